@@ -1,0 +1,1 @@
+"""prunenas: pruning as architecture search."""

@@ -1,0 +1,1 @@
+"""First floor: how architectures are described. No torch."""

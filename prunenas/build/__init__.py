@@ -1,0 +1,1 @@
+"""Second floor: from a graph to a torch module."""

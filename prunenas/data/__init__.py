@@ -1,0 +1,1 @@
+"""Wing: data sets, resident on the device."""

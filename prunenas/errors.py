@@ -1,0 +1,69 @@
+"""Every error this package raises on purpose, each with who raises it."""
+
+
+class PruneNASError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(PruneNASError, ValueError):
+    """Something that was handed in is wrong. The command line exits with 2."""
+
+
+class RunError(PruneNASError, RuntimeError):
+    """A run that began well has failed. The command line exits with 1."""
+
+
+class UnknownNameError(InputError):
+    """A registry was asked for a name nobody registered; raised by ``registry``."""
+
+
+class ShapeError(InputError):
+    """Shapes do not fit an op; raised by the ops' shape rules."""
+
+
+class GraphError(InputError):
+    """A graph is not well formed; raised when a ``Graph`` is made."""
+
+
+class KeepError(InputError):
+    """A keep is not a fraction in (0, 1]; raised wherever one is taken."""
+
+
+class DescriptorError(InputError):
+    """A descriptor does not fit its graph; raised by ``arch.descriptor.apply``."""
+
+
+class ProfileError(InputError):
+    """A profile does not fit a graph's stages; raised by ``arch.profile``."""
+
+
+class BudgetError(InputError):
+    """No legal widths meet a budget; raised by ``arch.allocate``."""
+
+
+class SpecError(InputError):
+    """A file is not a spec this version reads; raised by ``ir.canonical`` and ``arch.spec``."""
+
+
+class RecipeError(InputError):
+    """A recipe cannot be followed; raised by ``training.recipe``."""
+
+
+class DataError(InputError):
+    """A data set is absent, damaged or does not fit the network; raised by ``data``."""
+
+
+class MethodError(InputError):
+    """A pruning method cannot work on what it was given; raised by ``generators``."""
+
+
+class SpaceError(InputError):
+    """A search space is wrong; raised by ``search.space``."""
+
+
+class RunFolderError(InputError):
+    """A run folder belongs to another search; raised by ``search.study``."""
+
+
+class DivergenceError(RunError):
+    """A loss stopped being finite; raised by ``training.loop``."""

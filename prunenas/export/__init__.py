@@ -1,0 +1,1 @@
+"""Wing: ways to write an architecture down."""

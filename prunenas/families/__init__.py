@@ -1,0 +1,1 @@
+"""Wing: reference networks, written in the IR. No torch."""

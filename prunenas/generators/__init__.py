@@ -1,0 +1,1 @@
+"""Wing: pruning methods as generators of architectures."""

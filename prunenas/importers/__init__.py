@@ -1,0 +1,1 @@
+"""Third floor: from a foreign torch module to a graph."""

@@ -1,0 +1,1 @@
+"""Ground floor: what a network is. No torch."""

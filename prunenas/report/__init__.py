@@ -1,0 +1,1 @@
+"""Figures and tables of fronts, profiles and widths."""

@@ -1,0 +1,1 @@
+"""Fourth floor: choosing substitutions under a budget. The only floor that knows Optuna."""

@@ -1,0 +1,1 @@
+"""Third floor: recipes and the one training loop."""
