@@ -45,6 +45,10 @@ class SpecError(InputError):
     """A file is not a spec this version reads; raised by ``ir.canonical`` and ``arch.spec``."""
 
 
+class OutputExistsError(InputError):
+    """A file would be overwritten; raised by ``arch.files``."""
+
+
 class RecipeError(InputError):
     """A recipe cannot be followed; raised by ``training.recipe``."""
 

@@ -1,0 +1,239 @@
+"""Allocation: from a profile or from channel scores, and a target, to widths.
+
+``allocate`` lands on a budget exactly; ``strict_threshold`` and ``best`` are how methods turn the
+scores of channels into kept channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunenas.arch.descriptor import (
+    Descriptor,
+    check_keep,
+    kept_width,
+    reached_keep,
+    within_bounds,
+)
+from prunenas.arch.profile import StageProfile
+from prunenas.errors import BudgetError
+from prunenas.ir.cost import CostModel
+from prunenas.ir.coupling import ChannelGroup, ChannelGroups, couple
+from prunenas.ir.graph import Graph
+from prunenas.ir.stages import stages
+
+_HALVINGS = 50
+"""Bisection steps: enough to tell apart every two scales that round to different widths."""
+
+
+def allocate(
+    graph: Graph,
+    profile: StageProfile,
+    *,
+    keep: float | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    round_to: int = 1,
+    seed: int = 0,
+) -> Descriptor:
+    """Return the profile scaled to land on a budget.
+
+    The profile's keeps are multiplied by the largest common factor that meets the budget, then
+    groups grow, one step at a time, the one furthest below its wished keep first, until no free
+    group can grow by a step without exceeding a budget, its full width or a bound.
+
+    Args:
+        graph: The graph that is to be narrowed.
+        profile: How stages relate to one another.
+        keep: Largest kept / full channels, each free group counted once.
+        max_macs: Largest multiply-accumulates.
+        max_params: Largest number of parameters.
+        round_to: A step is the least common multiple of it and the group's divisor.
+        seed: Seed of the channels that selections draw.
+
+    Raises:
+        BudgetError: No budget is given, or the smallest network exceeds it; the message tells the
+            smallest reachable value.
+        ProfileError: The profile's stages are not the graph's.
+    """
+    profile.check(graph)
+    if keep is not None:
+        check_keep(keep)
+    problem = _Problem.of(graph, profile, round_to)
+    budgets = problem.budgets(keep=keep, max_macs=max_macs, max_params=max_params)
+    widths = problem.grow(problem.largest_scale(budgets), budgets)
+    descriptor = profile.descriptor(graph, round_to=round_to, seed=seed)
+    chosen = dict(zip(problem.model.groups, (int(w) for w in widths), strict=True))
+    groups = problem.groups
+    origin = descriptor.origin
+    return replace(
+        descriptor,
+        widths={name: w for name, w in chosen.items() if w != groups[name].width},
+        origin=None if origin is None else replace(origin, reached=reached_keep(groups, chosen)),
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Budgets:
+    """Upper limits; None is no limit."""
+
+    channels: float | None
+    macs: float | None
+    params: float | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """One graph and profile with what the search for widths reads again and again.
+
+    Arrays are in the order of the cost model's groups, ``[g]``.
+    """
+
+    groups: ChannelGroups
+    model: CostModel
+    wished: NDArray[np.float64]
+    full: NDArray[np.int64]
+    steps: NDArray[np.int64]
+
+    @staticmethod
+    def of(graph: Graph, profile: StageProfile, round_to: int) -> "_Problem":
+        groups = couple(graph)
+        stage_of = {g.name: stage.name for stage in stages(graph) for g in stage.groups}
+        free = groups.free
+        return _Problem(
+            groups=groups,
+            model=CostModel.of(graph),
+            wished=np.array([profile.keeps[stage_of[g.name]] for g in free], dtype=np.float64),
+            full=np.array([g.width for g in free], dtype=np.int64),
+            steps=np.array([np.lcm(g.divisor, round_to) for g in free], dtype=np.int64),
+        )
+
+    def budgets(
+        self, *, keep: float | None, max_macs: float | None, max_params: float | None
+    ) -> _Budgets:
+        if keep is None and max_macs is None and max_params is None:
+            raise BudgetError("allocate needs keep, max_macs or max_params")
+        channels = None if keep is None else keep * float(self.full.sum()) + 1e-9
+        budgets = _Budgets(channels=channels, macs=max_macs, params=max_params)
+        smallest = self.widths(1e-9)[None]
+        if not self.meets(smallest, budgets)[0]:
+            asked = {"keep": keep, "max_macs": max_macs, "max_params": max_params}
+            raise BudgetError(
+                "no legal widths meet "
+                + ", ".join(f"{name}={v:g}" for name, v in asked.items() if v is not None)
+                + f": the smallest network keeps {smallest.sum() / self.full.sum():.4f} of its "
+                f"channels and has {int(self.model.macs(smallest)[0])} macs and "
+                f"{int(self.model.params(smallest)[0])} params"
+            )
+        return budgets
+
+    def widths(self, factor: float) -> NDArray[np.int64]:
+        """Return the legal widths nearest to the wished keeps times ``factor``."""
+        keeps = np.clip(self.wished * factor, 1e-9, 1.0)
+        rounded = {
+            name: kept_width(int(full), float(keep), divisor=int(step))
+            for name, full, keep, step in zip(
+                self.model.groups, self.full, keeps, self.steps, strict=True
+            )
+        }
+        fitted = within_bounds(self.groups, rounded)
+        return np.array([fitted[name] for name in self.model.groups], dtype=np.int64)
+
+    def meets(self, widths: NDArray[np.int64], budgets: _Budgets) -> NDArray[np.bool_]:
+        """Return for each candidate ``[candidates g]`` whether it meets every budget."""
+        fine = np.ones(len(widths), dtype=np.bool_)
+        if budgets.channels is not None:
+            fine &= widths.sum(axis=1) <= budgets.channels
+        if budgets.macs is not None:
+            fine &= self.model.macs(widths) <= budgets.macs
+        if budgets.params is not None:
+            fine &= self.model.params(widths) <= budgets.params
+        return fine
+
+    def largest_scale(self, budgets: _Budgets) -> NDArray[np.int64]:
+        """Return the widths at the largest factor found that meets the budgets."""
+        low, high = 0.0, 1.0 / float(self.wished.min())
+        best = self.widths(1e-9)
+        if self.meets(self.widths(high)[None], budgets)[0]:
+            return self.widths(high)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            widths = self.widths(middle)
+            if self.meets(widths[None], budgets)[0]:
+                low, best = middle, widths
+            else:
+                high = middle
+        return best
+
+    def grow(self, widths: NDArray[np.int64], budgets: _Budgets) -> NDArray[np.int64]:
+        """Return widths of which no group can grow by a step."""
+        while True:
+            grown = np.minimum(self.full, widths + self.steps)
+            candidates = np.tile(widths, (len(widths), 1))
+            np.fill_diagonal(candidates, grown)
+            fine = self.meets(candidates, budgets) & (grown > widths)
+            # Furthest below its wish first; the group's order decides ties.
+            for i in np.argsort(widths / self.full / self.wished, kind="stable"):
+                if fine[i] and self._bounded(candidates[i]):
+                    widths = candidates[i]
+                    break
+            else:
+                return widths
+
+    def _bounded(self, widths: NDArray[np.int64]) -> bool:
+        named = dict(zip(self.model.groups, (int(w) for w in widths), strict=True))
+        every = self.groups.widths | named
+        return all(bound.excess(every) <= 0 for bound in self.groups.bounds)
+
+
+Scores = Mapping[str, NDArray[np.float64]]
+"""Score of each channel by free group; a larger score is kept longer."""
+
+
+def best(scores: NDArray[np.float64], count: int) -> tuple[int, ...]:
+    """Return the ``count`` channels with the largest scores, ascending; the first wins a tie."""
+    order = np.argsort(-scores, kind="stable")
+    return tuple(sorted(int(i) for i in order[:count]))
+
+
+def strict_threshold(
+    scores: Scores, groups: Sequence[ChannelGroup], keep: float
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Return the channels of each group that exceed one threshold over all groups together.
+
+    The threshold is the score at place ``int(n * (1 - keep))`` of all ``n`` scores in ascending
+    order, and a channel is kept if its score is strictly larger: without ties
+    ``int(n * (1 - keep)) + 1`` channels go. A group that would be emptied keeps its best channels,
+    and one whose divisor does not divide the count is rounded up with its next best.
+
+    Args:
+        scores: Score of each channel ``[width]`` by group.
+        groups: The groups that take part.
+        keep: In (0, 1]; 1 keeps everything.
+
+    Returns:
+        Kept channels by group, and the groups that would have been emptied.
+
+    Source: the released code of Liu et al. 2017, arXiv:1708.06519 (``prune.py``).
+    """
+    check_keep(keep)
+    if keep == 1 or not groups:
+        return {g.name: tuple(range(g.width)) for g in groups}, ()
+    every = np.sort(np.concatenate([scores[group.name] for group in groups]))
+    # 1 - keep is not always the removed part that was meant: 1 - 0.4 is 0.6, but 1 - 0.3 is not 0.7
+    removed = round(1 - keep, 12)
+    threshold = every[min(int(len(every) * removed), len(every) - 1)]
+    kept: dict[str, tuple[int, ...]] = {}
+    emptied = []
+    for group in groups:
+        count = int((scores[group.name] > threshold).sum())
+        if count == 0:
+            emptied.append(group.name)
+        whole = max(1, -(-count // group.divisor)) * group.divisor
+        kept[group.name] = best(scores[group.name], min(group.width, whole))
+    return kept, tuple(emptied)

@@ -1,0 +1,300 @@
+"""Descriptor: what pruning found, as a delta on one reference; ``apply`` is the only bridge."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, ClassVar, final
+
+from prunenas.errors import DescriptorError, KeepError
+from prunenas.ir.blocks import blocks, drop_blocks
+from prunenas.ir.canonical import digest
+from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
+from prunenas.ir.draw import subset
+from prunenas.ir.graph import Graph, Node
+from prunenas.ir.ops import Conv2d, KernelSparsity, Linear, Select
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a descriptor comes from.
+
+    Args:
+        method: Name of the generator, or of the profile's source.
+        keep: The keep that was asked for; None where a method takes none.
+        reached: Kept / full with each free group counted once.
+        kept_best: Groups that the method would have emptied; they keep their best channels.
+        options: What else the method was given, as JSON values.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    method: str
+    keep: float | None = None
+    reached: float | None = None
+    kept_best: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """Widths, selections and dropped blocks on one reference, named by its digest.
+
+    Args:
+        reference: Digest of the graph this speaks of.
+        widths: New width by group; groups that are not named stay as they are.
+        selections: Kept channels by group, ascending indices into the reference's channels. A
+            channel selection needs them to be exact; elsewhere they say what weights to inherit.
+        dropped: Removable residual blocks to leave out, by the name of their addition.
+        densities: Keep probability of each kernel position by convolution, row by row.
+        seed: Seed of what is drawn: the indices of selections that have a width only, and masks.
+        origin: Where this comes from; no part of what it says.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    reference: str
+    widths: Mapping[str, int] = field(default_factory=dict)
+    selections: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    seed: int = 0
+    origin: Origin | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        selections = {name: tuple(kept) for name, kept in self.selections.items()}
+        faults = [
+            f"{name}: width {self.widths[name]} but {len(kept)} selected channels"
+            for name, kept in selections.items()
+            if self.widths.get(name, len(kept)) != len(kept)
+        ]
+        if faults:
+            raise DescriptorError("a descriptor contradicts itself: " + "; ".join(faults))
+        widths = dict(self.widths) | {name: len(kept) for name, kept in selections.items()}
+        densities = {name: tuple(d) for name, d in self.densities.items()}
+        object.__setattr__(self, "widths", MappingProxyType(widths))
+        object.__setattr__(self, "selections", MappingProxyType(selections))
+        object.__setattr__(self, "dropped", tuple(self.dropped))
+        object.__setattr__(self, "densities", MappingProxyType(densities))
+
+
+def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
+    """Return the width left of ``full`` channels.
+
+    It is the multiple of ``divisor`` nearest to ``full * keep``, never 0, never above ``full``.
+
+    Raises:
+        KeepError: ``keep`` is not in (0, 1].
+
+    Example:
+        >>> kept_width(64, 0.9)
+        58
+    """
+    check_keep(keep)
+    return min(full, max(1, round(full * keep / divisor)) * divisor)
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a keep outside (0, 1].
+
+    Raises:
+        KeepError: It is outside.
+    """
+    if not 0 < keep <= 1:
+        raise KeepError(f"keep is a fraction in (0, 1], got keep={keep!r}")
+
+
+def within_bounds(groups: ChannelGroups, widths: Mapping[str, int]) -> dict[str, int]:
+    """Return ``widths`` of all groups with every bounded one cut down to its bound.
+
+    Profiles and rates round each group for itself, which can leave a selection wider than its
+    source by a channel; the source wins. An axis of several groups gives way group by group.
+    """
+    fitted = groups.widths | dict(widths)
+    changed = True
+    while changed:
+        changed = False
+        for bound in groups.bounds:
+            for segment in bound.lower:
+                excess = bound.excess(fitted)
+                group = groups[segment.group]
+                if excess <= 0 or group.fixed is not None:
+                    continue
+                steps = -(-excess // (segment.repeat * group.divisor))
+                smaller = max(group.divisor, fitted[group.name] - steps * group.divisor)
+                changed |= smaller < fitted[group.name]
+                fitted[group.name] = smaller
+    return fitted
+
+
+def apply(graph: Graph, descriptor: Descriptor) -> Graph:
+    """Return ``graph`` with the descriptor's numbers put in.
+
+    Raises:
+        DescriptorError: The descriptor is for another graph, or breaks rules of this one: unknown
+            or fixed groups, divisors, bounds, selections, blocks. All violations are told at once.
+    """
+    if descriptor.reference != digest(graph):
+        raise DescriptorError(
+            f"the descriptor is for the graph {descriptor.reference}, this one is "
+            f"{digest(graph)}: carry it over as a profile instead"
+        )
+    groups = couple(graph)
+    faults = [
+        *_width_faults(groups, descriptor),
+        *_selection_faults(graph, groups, descriptor),
+        *_other_faults(graph, descriptor),
+    ]
+    if faults:
+        raise DescriptorError("the descriptor breaks the graph's rules:\n  " + "\n  ".join(faults))
+    widths = groups.widths | dict(descriptor.widths)
+    width_of = {member: widths[group.name] for group in groups for member in group.members}
+    nodes = tuple(_rewritten(node, width_of, groups, descriptor) for node in graph.nodes)
+    return drop_blocks(replace(graph, nodes=nodes), descriptor.dropped)
+
+
+def _rewritten(
+    node: Node, width_of: Mapping[str, int], groups: ChannelGroups, descriptor: Descriptor
+) -> Node:
+    op = node.op
+    if isinstance(op, Conv2d):
+        op = replace(op, width=width_of[node.name])
+        if node.name in descriptor.densities:
+            density = descriptor.densities[node.name]
+            op = replace(op, sparsity=KernelSparsity(density=density, seed=descriptor.seed))
+    elif isinstance(op, Linear):
+        op = replace(op, width=width_of[node.name])
+    elif isinstance(op, Select):
+        op = replace(op, indices=_indices(node, op, width_of[node.name], groups, descriptor))
+    return node if op is node.op else replace(node, op=op)
+
+
+def _indices(
+    node: Node, op: Select, width: int, groups: ChannelGroups, descriptor: Descriptor
+) -> tuple[int, ...]:
+    """Return what a selection takes of its source, whose own width may have changed."""
+    axis = groups.axes[node.inputs[0]]
+    group = groups.axes[node.name][0].group
+    kept = _kept_positions(axis, groups, descriptor)
+    if group in descriptor.selections and kept is not None:
+        chosen = {op.indices[i] for i in descriptor.selections[group]}
+        return tuple(new for new, old in enumerate(kept) if old in chosen)
+    if group not in descriptor.widths and _untouched(axis, descriptor):
+        return op.indices
+    widths = groups.widths | dict(descriptor.widths)
+    source = sum(widths[s.group] * s.repeat for s in axis)
+    return subset(source, width, seed=descriptor.seed, stream=node.name)
+
+
+def _untouched(axis: GroupAxis, descriptor: Descriptor) -> bool:
+    return not any(segment.group in descriptor.widths for segment in axis)
+
+
+def _kept_positions(
+    axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor
+) -> list[int] | None:
+    """Return which of the reference's channels of ``axis`` remain; None where that is not told."""
+    positions: list[int] = []
+    start = 0
+    for segment in axis:
+        full = groups[segment.group].width
+        kept: Iterable[int] = range(full)
+        if segment.group in descriptor.selections:
+            kept = descriptor.selections[segment.group]
+        elif descriptor.widths.get(segment.group, full) != full:
+            return None
+        positions += [start + i * segment.repeat + j for i in kept for j in range(segment.repeat)]
+        start += full * segment.repeat
+    return positions
+
+
+def _width_faults(groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
+    known = {group.name: group for group in groups}
+    faults = []
+    for name, width in descriptor.widths.items():
+        if name not in known:
+            owner = next((g.name for g in groups if name in g.members), None)
+            hint = f" (it is a member of {owner!r})" if owner else ""
+            faults.append(f"{name}: no such group{hint}")
+            continue
+        group = known[name]
+        if group.fixed is not None and width != group.width:
+            faults.append(f"{name}: fixed at {group.width} ({group.fixed}), asked for {width}")
+        if width < 1:
+            faults.append(f"{name}: the smallest width is 1, asked for {width}")
+        elif width % group.divisor:
+            faults.append(f"{name}: must be a multiple of {group.divisor}, asked for {width}")
+    widths = groups.widths | {n: w for n, w in descriptor.widths.items() if n in known}
+    for bound in groups.bounds:
+        excess = bound.excess(widths)
+        if excess > 0:
+            lower, upper = (
+                " + ".join(f"{s.repeat} x {s.group}" if s.repeat > 1 else s.group for s in axis)
+                for axis in (bound.lower, bound.upper)
+            )
+            faults.append(f"{bound.node}: {lower} may not be wider than {upper}, by {excess} it is")
+    return faults
+
+
+def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
+    known = {group.name: group for group in groups}
+    faults = []
+    for name, kept in descriptor.selections.items():
+        if name not in known:
+            continue
+        ascending = all(a < b for a, b in pairwise(kept))
+        if not kept or not ascending or kept[0] < 0 or kept[-1] >= known[name].width:
+            faults.append(
+                f"{name}: a selection is ascending indices below {known[name].width}, got "
+                f"{_short(kept)}"
+            )
+            continue
+        if not known[name].select:
+            continue
+        for member in known[name].members:
+            node = graph[member]
+            positions = _kept_positions(groups.axes[node.inputs[0]], groups, descriptor)
+            if not isinstance(node.op, Select):
+                faults.append(f"{name}: {member} cannot select channels")
+            elif positions is None:
+                faults.append(f"{name}: its source is narrowed, but not which channels it keeps")
+            elif gone := {node.op.indices[i] for i in kept} - {*positions}:
+                faults.append(f"{name}: its source has lost the channels {_short(sorted(gone))}")
+    return faults
+
+
+def _other_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
+    faults = []
+    unknown = {*descriptor.dropped}
+    if unknown:
+        known = [block.name for block in blocks(graph)]
+        unknown -= {*known}
+    if unknown:
+        faults.append(
+            f"no removable block {', '.join(sorted(unknown))}; removable: "
+            f"{', '.join(known) or 'none'}"
+        )
+    for name, density in descriptor.densities.items():
+        op = graph[name].op if name in graph else None
+        if not isinstance(op, Conv2d):
+            faults.append(f"{name}: densities belong to a dense or grouped convolution")
+        elif len(density) != op.kernel[0] * op.kernel[1]:
+            faults.append(f"{name}: a {op.kernel} kernel cannot have {len(density)} densities")
+        elif not all(0 <= p <= 1 for p in density) or not any(density):
+            faults.append(f"{name}: densities lie in [0, 1] and one is not 0, got {density}")
+    return faults
+
+
+def _short(values: Iterable[int]) -> str:
+    shown = [*values]
+    text = ", ".join(map(str, shown[:8]))
+    return f"[{text}, ... {len(shown)} in all]" if len(shown) > 8 else f"[{text}]"
+
+
+def reached_keep(groups: ChannelGroups, widths: Mapping[str, int]) -> float:
+    """Return kept / full channels, each free group counted once (1 where no group is free)."""
+    full = sum(group.width for group in groups.free)
+    kept = sum(widths.get(group.name, group.width) for group in groups.free)
+    return kept / full if full else 1.0

@@ -1,0 +1,91 @@
+"""Metrics: what was measured of one architecture, over seeds."""
+
+import statistics
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+from prunenas.errors import InputError
+
+PartName = Literal["validation", "test"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedResult:
+    """One training from scratch.
+
+    Args:
+        seed: Seed of weights, data order and augmentation.
+        accuracy: Fraction of right answers after the last epoch.
+        loss: Mean cross-entropy on the same images after the last epoch.
+        epochs: Epochs trained.
+        seconds: Wall time of training and evaluation.
+        top5: Fraction with the right answer among the first five, from 100 classes up.
+        best_accuracy: Largest validation accuracy of any epoch; None where there was none.
+        best_epoch: The epoch of ``best_accuracy``, from 1.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    seed: int
+    accuracy: float
+    loss: float
+    epochs: int
+    seconds: float
+    top5: float | None = None
+    best_accuracy: float | None = None
+    best_epoch: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Accuracy over seeds, with cost.
+
+    Args:
+        results: One a seed.
+        part: The images that the accuracies speak of.
+        params: Trainable parameters.
+        macs: Multiply-accumulates for one image.
+        device: Where it was trained, in words.
+        data: Name of the data set.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    results: tuple[SeedResult, ...]
+    part: PartName
+    params: int
+    macs: int
+    device: str
+    data: str
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            raise InputError("metrics need the result of at least one seed")
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.results)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over seeds."""
+        return statistics.fmean(result.accuracy for result in self.results)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation of the accuracy; 0 for one seed."""
+        return statistics.stdev(r.accuracy for r in self.results) if self.n > 1 else 0.0
+
+    @property
+    def top5(self) -> float | None:
+        """Mean top-5 accuracy; None below 100 classes."""
+        values = [r.top5 for r in self.results if r.top5 is not None]
+        return statistics.fmean(values) if values else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all seeds together."""
+        return sum(result.seconds for result in self.results)

@@ -1,0 +1,256 @@
+"""StageProfile: keep per stage, free of any reference. The only thing that travels."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from prunenas.arch.descriptor import (
+    Descriptor,
+    Origin,
+    check_keep,
+    kept_width,
+    reached_keep,
+    within_bounds,
+)
+from prunenas.arch.files import read_text, write_text
+from prunenas.errors import DescriptorError, ProfileError
+from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
+from prunenas.ir.coupling import couple
+from prunenas.ir.graph import Graph
+from prunenas.ir.ops import Conv2d
+from prunenas.ir.stages import HEAD, stages
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageProfile:
+    """How much of each stage is kept.
+
+    Args:
+        keeps: Keep in (0, 1] by stage name: ``stage1``, ``stage2``, ..., and ``head`` where layers
+            without spatial size may vary.
+        densities: Keep probability of each 3x3 kernel position by stage, ``[9]``; may be empty.
+        source: Where the numbers come from, in words.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    keeps: Mapping[str, float]
+    densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        wanted = [f"stage{i}" for i in range(1, len(self.keeps) + 1 - (HEAD in self.keeps))]
+        wanted += [HEAD] if HEAD in self.keeps else []
+        if not self.keeps or {*self.keeps} != {*wanted}:
+            raise ProfileError(
+                f"a profile names its stages stage1, stage2, ... and perhaps {HEAD}, got "
+                f"{', '.join(self.keeps) or 'none'}"
+            )
+        for keep in self.keeps.values():
+            check_keep(keep)
+        object.__setattr__(self, "keeps", MappingProxyType({n: self.keeps[n] for n in wanted}))
+        object.__setattr__(self, "densities", MappingProxyType(dict(self.densities)))
+
+    @staticmethod
+    def of(graph: Graph, *descriptors: Descriptor) -> "StageProfile":
+        """Return the mean keep of each stage of ``graph`` over ``descriptors``.
+
+        A stage's keep is the unweighted mean of kept / full over its producing layers. Layers of
+        dropped blocks are left out of the mean: a profile tells widths, not depth.
+
+        Raises:
+            DescriptorError: A descriptor is for another graph; or there is none.
+
+        Source: Liu et al. 2019, arXiv:1810.05270, section 5 (guided pruning).
+        """
+        if not descriptors:
+            raise DescriptorError("a profile needs at least one descriptor")
+        found = digest(graph)
+        strangers = [d.reference for d in descriptors if d.reference != found]
+        if strangers:
+            raise DescriptorError(
+                f"the graph is {found}, but descriptors are for {', '.join(strangers)}"
+            )
+        keeps = {}
+        for stage in stages(graph):
+            keeps[stage.name] = float(
+                np.mean(
+                    [
+                        np.mean(
+                            [
+                                descriptor.widths.get(group.name, group.width) / group.width
+                                for group in stage.groups
+                                for _ in group.members
+                            ]
+                        )
+                        for descriptor in descriptors
+                    ]
+                )
+            )
+        methods = sorted({d.origin.method for d in descriptors if d.origin})
+        return StageProfile(
+            keeps={name: min(1.0, keep) for name, keep in keeps.items()},
+            densities=_stage_densities(graph, descriptors),
+            source=f"{' and '.join(methods) or 'descriptors'} on {found} (n={len(descriptors)})",
+        )
+
+    @staticmethod
+    def uniform(graph: Graph, keep: float) -> "StageProfile":
+        """Return the profile that keeps the same of every stage of ``graph``."""
+        return StageProfile(
+            keeps={stage.name: keep for stage in stages(graph)}, source=f"uniform {keep:g}"
+        )
+
+    def descriptor(self, graph: Graph, *, round_to: int = 1, seed: int = 0) -> Descriptor:
+        """Return this profile put on ``graph``: each free group at its stage's keep.
+
+        Args:
+            graph: Any graph with as many stages.
+            round_to: Widths become multiples of it where the full width allows.
+            seed: Seed of the channels that selections draw, and of masks.
+
+        Raises:
+            ProfileError: The stages differ in number; ``resample`` says how to go on.
+        """
+        found = stages(graph)
+        self.check(graph)
+        groups = couple(graph)
+        widths = {
+            group.name: kept_width(
+                group.width,
+                self.keeps[stage.name],
+                divisor=int(np.lcm(group.divisor, round_to)),
+            )
+            for stage in found
+            for group in stage.groups
+        }
+        fitted = within_bounds(groups, widths)
+        changed = {g.name: fitted[g.name] for g in groups.free if fitted[g.name] != g.width}
+        return Descriptor(
+            reference=digest(graph),
+            widths=changed,
+            densities=self._densities_on(graph),
+            seed=seed,
+            origin=Origin(
+                method="profile",
+                reached=reached_keep(groups, fitted),
+                options={"source": self.source, "keeps": dict(self.keeps), "round_to": round_to},
+            ),
+        )
+
+    def check(self, graph: Graph) -> None:
+        """Refuse a graph whose stages are not this profile's.
+
+        Raises:
+            ProfileError: The stages differ.
+        """
+        names = [stage.name for stage in stages(graph)]
+        if names != [*self.keeps]:
+            raise ProfileError(
+                f"the profile has the stages {', '.join(self.keeps)}, the graph "
+                f"{', '.join(names) or 'none'}: bring it over with resample(graph)"
+            )
+
+    def resample(self, graph: Graph, *, head: float | None = None) -> "StageProfile":
+        """Return this profile stretched over the stages of ``graph``, by linear interpolation.
+
+        Args:
+            graph: The graph whose stages are wanted.
+            head: Keep of the head, for a profile that has none; else the profile's is taken.
+
+        Raises:
+            ProfileError: The graph has a head, the profile has none, and ``head`` is not given.
+        """
+        names = [stage.name for stage in stages(graph)]
+        wanted = [name for name in names if name != HEAD]
+        own = [keep for name, keep in self.keeps.items() if name != HEAD]
+        keeps: dict[str, float] = {}
+        if wanted:
+            if not own:
+                raise ProfileError("the profile has no stage but the head, the graph has")
+            places = np.linspace(0, len(own) - 1, len(wanted)) if len(wanted) > 1 else [0.0]
+            values = (
+                np.interp(places, np.arange(len(own)), own)
+                if len(wanted) > 1
+                else [float(np.mean(own))]
+            )
+            keeps = {name: float(v) for name, v in zip(wanted, values, strict=True)}
+        if HEAD in names:
+            value = self.keeps.get(HEAD, head) if head is None else head
+            if value is None:
+                raise ProfileError("the graph has a head, the profile has none: give head=1.0, say")
+            keeps[HEAD] = value
+        return StageProfile(keeps=keeps, source=f"{self.source}, resampled to {len(wanted)} stages")
+
+    def scaled(self, factor: float, *, floor: float = 1e-6) -> "StageProfile":
+        """Return this profile with each keep multiplied by ``factor``, cut to [floor, 1]."""
+        return StageProfile(
+            keeps={name: min(1.0, max(floor, keep * factor)) for name, keep in self.keeps.items()},
+            densities=self.densities,
+            source=self.source,
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write this profile as JSON and return the path.
+
+        Raises:
+            OutputExistsError: Another file is there.
+        """
+        text = canonical_json({"schema": SCHEMA, "profile": encode(self)})
+        return write_text(path, text + "\n", overwrite=overwrite)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "StageProfile":
+        """Return the profile in the file at ``path``.
+
+        Raises:
+            SpecError: The file is not a profile this version reads.
+        """
+        value: dict[str, Any] = upgrade(parse(read_text(path), str(path)), str(path))
+        return decode(_ProfileFile, value, str(path)).profile
+
+    def _densities_on(self, graph: Graph) -> dict[str, tuple[float, ...]]:
+        if not self.densities:
+            return {}
+        return {
+            member: self.densities[stage.name]
+            for stage in stages(graph)
+            for member in stage.layers
+            if stage.name in self.densities and _is_3x3(graph, member)
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ProfileFile:
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    profile: StageProfile
+
+
+def _is_3x3(graph: Graph, name: str) -> bool:
+    op = graph[name].op
+    return isinstance(op, Conv2d) and op.kernel == (3, 3)
+
+
+def _stage_densities(
+    graph: Graph, descriptors: Sequence[Descriptor]
+) -> dict[str, tuple[float, ...]]:
+    """Return the mean pattern of the 3x3 kernels of each stage, for stages that have one."""
+    patterns = {}
+    for stage in stages(graph):
+        found = [
+            descriptor.densities[member]
+            for descriptor in descriptors
+            for member in stage.layers
+            if member in descriptor.densities and _is_3x3(graph, member)
+        ]
+        if found:
+            patterns[stage.name] = tuple(float(p) for p in np.mean(found, axis=0))
+    return patterns

@@ -1,0 +1,22 @@
+"""Random draws that are the same on every machine and in every numpy version.
+
+Only the raw output of numpy's Philox bit generator is used: its stream is specified (Salmon et
+al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), while numpy's distributions may change.
+"""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def uniform(count: int, *, seed: int, stream: str) -> NDArray[np.float64]:
+    """Return ``count`` numbers in [0, 1), drawn for ``stream`` (such as a node's name)."""
+    raw = np.random.Philox(key=[seed % 2**64, zlib.crc32(stream.encode())]).random_raw(count)
+    return np.asarray(raw >> np.uint64(11), dtype=np.float64) * 2.0**-53
+
+
+def subset(total: int, count: int, *, seed: int, stream: str) -> tuple[int, ...]:
+    """Return ``count`` of the indices below ``total``, ascending."""
+    order = np.argsort(uniform(total, seed=seed, stream=stream), kind="stable")
+    return tuple(sorted(int(i) for i in order[:count]))
