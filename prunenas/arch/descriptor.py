@@ -177,7 +177,7 @@ def _indices(
     """Return what a selection takes of its source, whose own width may have changed."""
     axis = groups.axes[node.inputs[0]]
     group = groups.axes[node.name][0].group
-    kept = _kept_positions(axis, groups, descriptor)
+    kept = kept_positions(axis, groups, descriptor)
     if group in descriptor.selections and kept is not None:
         chosen = {op.indices[i] for i in descriptor.selections[group]}
         return tuple(new for new, old in enumerate(kept) if old in chosen)
@@ -192,7 +192,7 @@ def _untouched(axis: GroupAxis, descriptor: Descriptor) -> bool:
     return not any(segment.group in descriptor.widths for segment in axis)
 
 
-def _kept_positions(
+def kept_positions(
     axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor
 ) -> list[int] | None:
     """Return which of the reference's channels of ``axis`` remain; None where that is not told."""
@@ -255,7 +255,7 @@ def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descripto
             continue
         for member in known[name].members:
             node = graph[member]
-            positions = _kept_positions(groups.axes[node.inputs[0]], groups, descriptor)
+            positions = kept_positions(groups.axes[node.inputs[0]], groups, descriptor)
             if not isinstance(node.op, Select):
                 faults.append(f"{name}: {member} cannot select channels")
             elif positions is None:

@@ -110,11 +110,15 @@ class Unifier:
             variable = self.variable(segment.variable)
             variable.fixed = variable.fixed or reason
 
-    def divide(self, axis: Axis, divisor: int) -> None:
+    def divide(self, axis: Axis, divisor: int, *, node: str) -> None:
         """Ask that ``axis`` stays cut into ``divisor`` equal parts.
 
-        On several segments each is asked to divide: sufficient, and the simplest to obey.
+        On several segments each is asked to divide: sufficient, and the simplest to obey. Where
+        only their sum divides, all are fixed.
         """
+        if any(self.width((segment,)) % divisor for segment in axis):
+            self.fix(axis, f"{node} needs {divisor} equal parts, which cut between segment borders")
+            return
         for segment in axis:
             variable = self.variable(segment.variable)
             own = divisor // math.gcd(divisor, segment.repeat)

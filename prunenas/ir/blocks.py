@@ -36,8 +36,8 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
 
     A block ends in an addition of two values. The one with fewer weighted layers since the
     block's entry is the shortcut; the other's nodes, less the shortcut's, are the branch. A
-    shortcut that needs the branch itself (zero-padded to its width) cannot stand alone, so such a
-    block is not removable.
+    shortcut that needs the branch itself (zero-padded to its width) cannot stand alone, and a
+    branch that is read elsewhere, or whose weights are, cannot go: such blocks are not removable.
     """
     dominators = networkx.immediate_dominators(graph.networkx(), graph.nodes[0].name)
     found = (
@@ -58,13 +58,22 @@ def _block(graph: Graph, add: Node, entry: str) -> Block | None:
     long, short = (0, 1) if weighted[0] > weighted[1] else (1, 0)
     branch = (first, second)[long] - (first, second)[short]
     # The whole of the longer side must go, save what the shortcut computes anyway.
-    if add.inputs[long] not in branch:
+    if add.inputs[long] not in branch or _is_read_elsewhere(graph, branch, add):
         return None
     return Block(
         name=add.name,
         entry=entry,
         branch=tuple(node.name for node in graph.nodes if node.name in branch),
         shortcut=add.inputs[short],
+    )
+
+
+def _is_read_elsewhere(graph: Graph, branch: set[str], add: Node) -> bool:
+    """Return whether a node outside needs a value or the weights of ``branch``."""
+    return any(
+        node.weights in branch or not branch.isdisjoint(node.inputs)
+        for node in graph.nodes
+        if node.name not in branch and node.name != add.name
     )
 
 

@@ -5,7 +5,8 @@ This is one of the two places where untrusted input is decoded (the other is the
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
@@ -25,13 +26,18 @@ _UPGRADES: Mapping[int, Callable[[Json], Json]] = {}
 
 
 def encode(value: object) -> Any:
-    """Return ``value`` as JSON types; dataclasses become objects, defaults written out."""
+    """Return ``value`` as JSON types; dataclasses become objects, defaults written out.
+
+    Equal values become equal JSON: a whole float is written as an integer, since 1.0 == 1.
+    """
     if is_dataclass(value):
         return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value
 
 
@@ -72,11 +78,18 @@ def parse(text: str | bytes, where: str) -> Json:
         SpecError: It is not JSON, or not an object.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{where} is not JSON, or was cut short: {error}") from None
     if not isinstance(value, dict):
         raise SpecError(f"{where} must be a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 
@@ -105,6 +118,8 @@ def decode(kind: type[T], value: Json, where: str) -> T:
         SpecError: Unknown keys, missing keys, wrong types, or values that the type refuses.
     """
     try:
+        if unnamed := [*_ops_without_kind(value, [])]:
+            raise SpecError(f"{where} cannot be read:\n  " + "\n  ".join(unnamed[:10]))
         # Through JSON text: only there does strict decoding take a list for a tuple.
         return TypeAdapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
@@ -113,6 +128,18 @@ def decode(kind: type[T], value: Json, where: str) -> T:
         raise SpecError(f"{where} cannot be read:\n  " + "\n  ".join(shown)) from None
     except RecursionError:
         raise SpecError(f"{where} is nested too deeply") from None
+
+
+def _ops_without_kind(value: Any, path: list[int | str]) -> Iterator[str]:
+    """Return one line for each op that does not say what it is: several could fit it."""
+    if isinstance(value, dict):
+        op = value.get("op")
+        if isinstance(op, dict) and "kind" not in op:
+            yield f"{_dotted([*path, 'op'])}: needs a 'kind'"
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if isinstance(item, dict | list):
+            yield from _ops_without_kind(item, [*path, key])
 
 
 def _readable(error: ValidationError, value: Json) -> list[str]:
@@ -125,7 +152,7 @@ def _readable(error: ValidationError, value: Json) -> list[str]:
         if "op" in location and location.index("op") + 1 < len(location):
             at = location.index("op") + 1
             kind = _kind(value, location[:at])
-            if kind not in kinds:
+            if not isinstance(kind, str) or kind not in kinds:
                 path = location[:at]
                 lines.append(
                     f"{_dotted(path)}: unknown op {kind!r}; known: {', '.join(sorted(kinds))}"

@@ -83,6 +83,8 @@ class Graph:
             if faults:
                 raise GraphError("not a network: " + "; ".join(faults))
         self.shapes  # noqa: B018  shapes that do not fit must be told now, not at first use
+        if faults := _check_shared(self):
+            raise GraphError("not a network: " + "; ".join(faults))
 
     @cached_property
     def _by_name(self) -> Mapping[str, Node]:
@@ -215,10 +217,42 @@ def _check_wiring(graph: Graph) -> list[str]:
 
 
 def _check_weights(graph: Graph) -> list[str]:
-    return [
-        f"{node.name!r} uses the weights of {node.weights!r}, which "
-        + ("has none of its own" if node.weights in graph else "does not exist")
-        for node in graph.nodes
-        if node.weights is not None
-        and (node.weights not in graph or graph[node.weights].weights is not None)
-    ]
+    faults = []
+    owners: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.weights is None:
+            owners[node.name] = node
+            continue
+        owner = owners.get(node.weights)
+        if node.weights not in graph:
+            wrong = "does not exist"
+        elif graph[node.weights].weights is not None:
+            wrong = "has none of its own"
+        elif owner is None:
+            wrong = "stands after it"
+        elif owner.op != node.op:
+            wrong = f"is another op: {owner.op} against {node.op}"
+        else:
+            continue
+        faults.append(f"{node.name!r} uses the weights of {node.weights!r}, which {wrong}")
+    return faults
+
+
+def _check_shared(graph: Graph) -> list[str]:
+    faults = []
+    for node in graph.nodes:
+        if node.weights is None:
+            continue
+        own, shared = (
+            n.op.parameters(graph.input_shapes(n), graph.shapes[n.name])
+            for n in (node, graph[node.weights])
+        )
+        if not shared:
+            faults.append(
+                f"{node.name!r} uses the weights of {node.weights!r}, but {node.op.kind} has none"
+            )
+        elif own != shared:
+            faults.append(
+                f"{node.name!r} needs tensors {dict(own)}, but {node.weights!r} has {dict(shared)}"
+            )
+    return faults

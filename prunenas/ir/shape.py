@@ -61,9 +61,9 @@ def window(
 
     def steps(n: int, k: int, s: int, p: int, d: int) -> int:
         span = n + 2 * p - d * (k - 1) - 1
-        if span < 0:
-            raise ShapeError(f"a window of {kernel} does not fit into {size} with {padding=}")
         count = -(-span // s) if ceil_mode else span // s
+        if count < 0:
+            raise ShapeError(f"a window of {kernel} does not fit into {size} with {padding=}")
         # A window that would start in the right padding is left out, as torch does.
         return count if not ceil_mode or count * s < n + p else count - 1
 
@@ -71,6 +71,18 @@ def window(
         steps(*axis) for axis in zip(size, kernel, stride, padding, dilation, strict=True)
     )
     return rows + 1, columns + 1
+
+
+def need_padding(what: str, padding: Pair, *, most: Pair | None = None) -> None:
+    """Refuse a padding that is negative, or more than ``most``.
+
+    Raises:
+        ShapeError: It is.
+    """
+    if min(padding) < 0:
+        raise ShapeError(f"{what} needs a padding from 0 on, got {padding}")
+    if most is not None and (padding[0] > most[0] or padding[1] > most[1]):
+        raise ShapeError(f"{what} needs a padding of at most half its kernel {most}, got {padding}")
 
 
 def need_positive(what: str, **values: int | Sequence[int]) -> None:

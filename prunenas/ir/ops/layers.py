@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final
 from prunenas.errors import ShapeError
 from prunenas.ir.axis import Axis, Segment, Unifier
 from prunenas.ir.ops.base import Op, Pointwise
-from prunenas.ir.shape import Pair, Shape, need_positive, window
+from prunenas.ir.shape import Pair, Shape, need_padding, need_positive, window
 
 
 @final
@@ -86,6 +86,7 @@ class Conv2d(Op):
             dilation=self.dilation,
             groups=self.groups,
         )
+        need_padding(self.kind, self.padding)
         if self.width % self.groups:
             raise ShapeError(f"Conv2d of {self.groups} groups cannot have width {self.width}")
         if self.sparsity and len(self.sparsity.density) != math.prod(self.kernel):
@@ -113,7 +114,7 @@ class Conv2d(Op):
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Return a fresh variable; it and the source must divide into the groups."""
-        unifier.divide(axes[0], self.groups)
+        unifier.divide(axes[0], self.groups, node=node)
         return unifier.fresh(self.width, node, divisor=self.groups)
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
@@ -147,6 +148,7 @@ class Depthwise2d(Op):
             stride=self.stride,
             dilation=self.dilation,
         )
+        need_padding(self.kind, self.padding)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window; each channel occurs ``multiplier`` times."""
@@ -247,7 +249,7 @@ class GroupNorm(Pointwise):
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Pass the source on; it must divide into the groups."""
-        unifier.divide(axes[0], self.groups)
+        unifier.divide(axes[0], self.groups, node=node)
         return axes[0]
 
     def parameters(self, inputs: Sequence[Shape], out: Shape) -> Mapping[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from typing import Literal, final, get_args
 
 from prunenas.errors import ShapeError
 from prunenas.ir.ops.base import Op, Pointwise
-from prunenas.ir.shape import Pair, Shape, need_positive, window
+from prunenas.ir.shape import Pair, Shape, need_padding, need_positive, window
 
 ActivationName = Literal[
     "relu", "relu6", "leaky_relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "gelu"
@@ -27,6 +27,11 @@ class Activation(Pointwise):
             raise ShapeError(f"unknown activation {self.function!r}; known: {', '.join(known)}")
 
 
+def _need_probability(what: str, p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ShapeError(f"{what} needs a probability in [0, 1], got {p}")
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropout(Pointwise):
@@ -34,6 +39,9 @@ class Dropout(Pointwise):
 
     kind: Literal["Dropout"] = "Dropout"
     p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _need_probability(self.kind, self.p)
 
 
 @final
@@ -43,6 +51,9 @@ class DropPath(Pointwise):
 
     kind: Literal["DropPath"] = "DropPath"
     p: float
+
+    def __post_init__(self) -> None:
+        _need_probability(self.kind, self.p)
 
 
 @final
@@ -60,6 +71,8 @@ class Pool2d(Op):
 
     def __post_init__(self) -> None:
         need_positive(self.kind, kernel=self.kernel, stride=self.stride)
+        # More would make windows of nothing but padding, which torch refuses.
+        need_padding(self.kind, self.padding, most=(self.kernel[0] // 2, self.kernel[1] // 2))
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window."""

@@ -1,0 +1,88 @@
+"""Fresh weights by a named scheme: every build starts here."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from prunenas.build.masks import draw_mask
+from prunenas.build.modules import ChannelSelection, MaskedConv2d
+from prunenas.build.network import Network
+from prunenas.ir.graph import Graph, Init
+
+
+def build(graph: Graph, *, seed: int = 0, device: torch.device | str = "cpu") -> Network:
+    """Return a fresh network: weights drawn from ``seed`` by the graph's scheme.
+
+    Weights are drawn on the CPU, so a seed gives the same network on every device. The global
+    random state is neither read nor changed.
+
+    Args:
+        graph: The network to build.
+        seed: Seed of all draws.
+        device: Where the network is put.
+
+    Source: the released code of Liu et al. 2019, arXiv:1810.05270 (schemes); He et al. 2015,
+        arXiv:1502.01852 (fan-in and fan-out).
+    """
+    # On the meta device torch's own constructors draw nothing.
+    with torch.device("meta"):
+        network = Network(graph)
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for node in graph.nodes:
+            if node.weights is None:
+                _fill(network.node(node.name), node.name, graph.init, generator)
+    return network.to(device)
+
+
+def _fill(module: nn.Module, name: str, init: Init, generator: torch.Generator) -> None:
+    if isinstance(module, nn.Conv2d):
+        _fill_conv(module, name, init, generator)
+    elif isinstance(module, nn.Linear):
+        if init.linear == "normal_0.01":
+            module.weight.normal_(0.0, 0.01, generator=generator)
+            _zero(module.bias)
+        else:
+            _torch_default(module.weight, module.bias, generator)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        vector = isinstance(module, nn.BatchNorm1d)
+        module.reset_running_stats()
+        module.weight.fill_(init.vector_scale if vector else init.scale)
+        _zero(module.bias)
+    elif isinstance(module, nn.GroupNorm):
+        module.weight.fill_(1.0)
+        _zero(module.bias)
+    elif isinstance(module, ChannelSelection):
+        module.indices.copy_(torch.tensor(module.chosen))
+
+
+def _fill_conv(conv: nn.Conv2d, name: str, init: Init, generator: torch.Generator) -> None:
+    area = math.prod(conv.kernel_size)
+    fan = conv.out_channels if init.conv == "fan_out" else conv.weight.shape[1]
+    fan_area: float = area * fan
+    if isinstance(conv, MaskedConv2d):
+        shape = (conv.weight.shape[0], conv.weight.shape[1], *conv.kernel_size)
+        conv.mask.copy_(draw_mask(conv.sparsity, shape, name))
+        # The surviving fan counts, so the deviation grows as the mask gets sparser.
+        fan_area *= float(conv.mask.mean())
+    if init.conv == "torch":
+        _torch_default(conv.weight, conv.bias, generator)
+    else:
+        conv.weight.normal_(0.0, math.sqrt(2.0 / fan_area), generator=generator)
+        _zero(conv.bias)
+    if isinstance(conv, MaskedConv2d):
+        conv.weight.mul_(conv.mask)
+
+
+def _torch_default(weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:
+    bound = 1.0 / math.sqrt(weight[0].numel())
+    weight.uniform_(-bound, bound, generator=generator)
+    if bias is not None:
+        bias.uniform_(-bound, bound, generator=generator)
+
+
+def _zero(tensor: Tensor | None) -> None:
+    if tensor is not None:
+        tensor.zero_()

@@ -1,0 +1,1 @@
+"""Wing: where the worker loop of a search runs."""

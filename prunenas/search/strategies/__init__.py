@@ -1,0 +1,1 @@
+"""Wing: search strategies, each an Optuna sampler."""

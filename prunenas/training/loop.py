@@ -1,0 +1,315 @@
+"""The one training loop."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from prunenas.arch.metrics import Metrics, PartName, SeedResult
+from prunenas.build.initialise import build
+from prunenas.build.network import Network
+from prunenas.data.base import ImageData
+from prunenas.errors import DataError, DivergenceError
+from prunenas.ir.cost import macs, params
+from prunenas.ir.graph import Graph
+from prunenas.training.augment import Batches
+from prunenas.training.evaluate import evaluate
+from prunenas.training.recipe import Recipe
+
+_CHECK_EVERY = 50
+"""Steps between two looks at the losses: each look waits for the device."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a method adds to training. Hooks are handed to the loop; the loop is never patched.
+
+    Args:
+        after_backward: Called with the network when gradients are there, before the step.
+        after_epoch: Called with the network and the number of finished epochs.
+    """
+
+    after_backward: Callable[[Network], None] | None = None
+    after_epoch: Callable[[Network, int], None] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    Args:
+        epoch: Finished epochs.
+        epochs: Epochs in all.
+        loss: Mean training loss of this epoch.
+        accuracy: Validation accuracy; None where nothing is held out.
+        seconds: Since training began.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+
+OnEpoch = Callable[[EpochReport], None]
+
+
+def train(
+    network: Network,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    held_out: bool = False,
+    hooks: Hooks | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Metrics:
+    """Train ``network`` in place and return what it reaches.
+
+    Args:
+        network: On the device where it is to be trained; the images are brought there.
+        data: The data set.
+        recipe: Budget and schedule.
+        seed: Of data order, augmentation and dropout. Same seed, same numbers on a CPU.
+        held_out: Train on the training set less its validation part, judge by that part after
+            every epoch, and leave the test set unread: for searching, choosing and the methods.
+            Otherwise train on the whole training set and read the test set once, at the end.
+        hooks: What a method adds.
+        on_epoch: Called after every epoch; an exception it raises ends the training.
+
+    Raises:
+        DataError: The data set does not fit the network.
+        DivergenceError: The loss stopped being finite; names epoch, step and learning rate.
+    """
+    _check_fit(network.graph, data)
+    device = next(network.parameters()).device
+    data = data.to(device)
+    started = time.perf_counter()
+    # Dropout draws from torch's global state; the fork gives it back as it was.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        best = _fit(network, data, recipe, seed, held_out, hooks or Hooks(), on_epoch, started)
+    part: PartName = "validation" if held_out else "test"
+    reached = evaluate(network, data, data.part(part))
+    result = SeedResult(
+        seed=seed,
+        accuracy=reached.accuracy,
+        loss=reached.loss,
+        epochs=recipe.epochs,
+        seconds=time.perf_counter() - started,
+        top5=reached.top5,
+        best_accuracy=best[0] if best else None,
+        best_epoch=best[1] if best else None,
+    )
+    return _metrics((result,), part, network.graph, device, data)
+
+
+def train_seeds(
+    graph: Graph,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    held_out: bool = False,
+    on_epoch: OnEpoch | None = None,
+) -> Metrics:
+    """Train ``graph`` from scratch once a seed, and return all results.
+
+    Args:
+        graph: Built afresh for every seed.
+        data: The data set.
+        recipe: Budget and schedule.
+        seeds: Each is the seed of the weights and of the training.
+        device: Where to train.
+        held_out: As in ``train``.
+        on_epoch: As in ``train``.
+    """
+    runs = [
+        train(
+            build(graph, seed=seed, device=device),
+            data,
+            recipe,
+            seed=seed,
+            held_out=held_out,
+            on_epoch=on_epoch,
+        )
+        for seed in seeds
+    ]
+    results = tuple(result for run in runs for result in run.results)
+    return _metrics(results, runs[0].part, graph, torch.device(device), data)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _metrics(
+    results: tuple[SeedResult, ...],
+    part: PartName,
+    graph: Graph,
+    device: torch.device,
+    data: ImageData,
+) -> Metrics:
+    return Metrics(
+        results=results,
+        part=part,
+        params=params(graph),
+        macs=macs(graph),
+        device=device_name(device),
+        data=data.name,
+    )
+
+
+def _check_fit(graph: Graph, data: ImageData) -> None:
+    faults = []
+    if data.input_size != graph.input_size:
+        faults.append(f"images are {list(data.input_size)}, it takes {list(graph.input_size)}")
+    if data.classes != graph.classes:
+        faults.append(f"{data.classes} classes, it has {graph.classes}")
+    if faults:
+        raise DataError(f"{data.name} does not fit the network: " + "; ".join(faults))
+
+
+def _fit(
+    network: Network,
+    data: ImageData,
+    recipe: Recipe,
+    seed: int,
+    held_out: bool,
+    hooks: Hooks,
+    on_epoch: OnEpoch | None,
+    started: float,
+) -> tuple[float, int] | None:
+    """Run all epochs; return the largest validation accuracy and its epoch."""
+    batches = Batches(
+        data=data,
+        part=data.part("fit" if held_out else "train"),
+        batch=recipe.batch,
+        augment=recipe.augment,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if len(batches) == 0:
+        raise DataError(f"{data.name}: {len(batches.part)} training images make no batch")
+    if recipe.precision == "bf16":
+        network.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(network, recipe)
+    scheduler = _scheduler(optimizer, recipe, len(batches))
+    best: tuple[float, int] | None = None
+    for epoch in range(1, recipe.epochs + 1):
+        network.train()
+        loss = _epoch(network, batches, recipe, optimizer, scheduler, hooks, epoch)
+        if hooks.after_epoch:
+            hooks.after_epoch(network, epoch)
+        accuracy = None
+        if held_out:
+            accuracy = evaluate(network, data, data.part("validation")).accuracy
+            best = max(best or (-1.0, 0), (accuracy, epoch), key=lambda pair: pair[0])
+        if on_epoch:
+            on_epoch(
+                EpochReport(
+                    epoch=epoch,
+                    epochs=recipe.epochs,
+                    loss=loss,
+                    accuracy=accuracy,
+                    seconds=time.perf_counter() - started,
+                )
+            )
+    return best
+
+
+def _epoch(
+    network: Network,
+    batches: Batches,
+    recipe: Recipe,
+    optimizer: SGD,
+    scheduler: LRScheduler,
+    hooks: Hooks,
+    epoch: int,
+) -> float:
+    """Run one epoch and return its mean loss."""
+    losses: list[Tensor] = []
+    rates: list[float] = []
+    for images, labels in batches.epoch():
+        rates.append(float(scheduler.get_last_lr()[0]))
+        optimizer.zero_grad(set_to_none=True)
+        with _precision(recipe, images.device):
+            scores = network(_layout(images, recipe))
+        loss = functional.cross_entropy(
+            scores.float(), labels, label_smoothing=recipe.label_smoothing
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        if hooks.after_backward:
+            hooks.after_backward(network)
+        optimizer.step()
+        if recipe.schedule == "one_cycle":
+            scheduler.step()
+        losses.append(loss.detach())
+        if len(losses) % _CHECK_EVERY == 0:
+            _check_finite(losses, rates, epoch)
+    _check_finite(losses, rates, epoch)
+    if recipe.schedule != "one_cycle":
+        scheduler.step()
+    return torch.stack(losses).mean().item()
+
+
+def _check_finite(losses: Sequence[Tensor], rates: Sequence[float], epoch: int) -> None:
+    finite = torch.stack([*losses]).isfinite()
+    if not finite.all():
+        step = int(finite.logical_not().nonzero()[0])
+        raise DivergenceError(
+            f"the loss is {losses[step].item()} at epoch {epoch}, step {step + 1}, learning rate "
+            f"{rates[step]:g}: lower the recipe's lr"
+        )
+
+
+@contextmanager
+def _precision(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+        yield
+
+
+def _layout(images: Tensor, recipe: Recipe) -> Tensor:
+    if recipe.precision == "bf16":
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def _optimizer(network: Network, recipe: Recipe) -> SGD:
+    every = [*network.parameters()]
+    decaying = [p for p in every if recipe.decay_norms or p.dim() > 1]
+    others = [p for p in every if not recipe.decay_norms and p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": recipe.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+
+
+def _scheduler(optimizer: SGD, recipe: Recipe, steps: int) -> LRScheduler:
+    if recipe.schedule == "steps":
+        return MultiStepLR(optimizer, [*recipe.milestones], gamma=0.1)
+    if recipe.schedule == "one_cycle":
+        return OneCycleLR(
+            optimizer,
+            recipe.lr,
+            # One step more: the scheduler is stepped after the last batch too.
+            total_steps=recipe.epochs * steps + 1,
+            pct_start=0.2,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+        )
+    return LambdaLR(optimizer, lambda epoch: 1.0)

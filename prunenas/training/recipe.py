@@ -1,0 +1,172 @@
+"""Recipes: a training budget and schedule as a value, and the protocols as functions on it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
+
+from prunenas.errors import RecipeError
+from prunenas.ir.cost import macs, repo_flops
+from prunenas.ir.graph import Graph
+
+Schedule = Literal["steps", "one_cycle", "constant"]
+CostName = Literal["repo_flops", "macs"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's for CIFAR.
+
+    Args:
+        epochs: Passes over the training images.
+        batch: Images a step.
+        lr: Learning rate: the first one of ``steps`` and ``constant``, the peak of ``one_cycle``.
+        momentum: Of stochastic gradient descent.
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: L2 penalty.
+        decay_norms: Whether batch norms and biases decay too, as in the paper's code.
+        schedule: ``steps`` divides by 10 at the milestones, ``one_cycle`` rises and falls once.
+        decay_at: Milestones of ``steps`` as fractions of the epochs.
+        decay_every: Fraction of the epochs after which ``steps`` divides, again and again; instead
+            of ``decay_at``.
+        label_smoothing: Share of the target spread over all classes.
+        augment: Random crops and flips, where the data set allows them.
+        precision: ``bf16`` runs convolutions and products in bfloat16, channels last.
+
+    Source: Liu et al. 2019, arXiv:1810.05270, and its released code.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    epochs: int = 160
+    batch: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    decay_norms: bool = True
+    schedule: Schedule = "steps"
+    decay_at: tuple[float, ...] = (0.5, 0.75)
+    decay_every: float | None = None
+    label_smoothing: float = 0.0
+    augment: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={value} must be {rule}"
+            for name, value, fine, rule in (
+                ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+                ("batch", self.batch, self.batch >= 2, "at least 2"),
+                ("lr", self.lr, self.lr > 0, "positive"),
+                ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
+                ("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0"),
+                (
+                    "label_smoothing",
+                    self.label_smoothing,
+                    0 <= self.label_smoothing < 1,
+                    "in [0, 1)",
+                ),
+                ("decay_at", self.decay_at, all(0 < f < 1 for f in self.decay_at), "in (0, 1)"),
+                (
+                    "nesterov",
+                    self.nesterov,
+                    not self.nesterov or self.momentum > 0,
+                    "off at momentum 0",
+                ),
+            )
+            if not fine
+        ]
+        if faults:
+            raise RecipeError("a recipe cannot be followed: " + "; ".join(faults))
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Epochs, counted from 0, at which ``steps`` divides the learning rate by 10."""
+        if self.decay_every is not None:
+            step = max(1, math.floor(self.epochs * self.decay_every + 1e-9))
+            return tuple(range(step, self.epochs, step))
+        return tuple(int(self.epochs * fraction) for fraction in self.decay_at)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe(),
+    "paper_imagenet": Recipe(epochs=90, batch=256, decay_every=1 / 3),
+    "fast": Recipe(
+        epochs=10,
+        batch=256,
+        lr=0.4,
+        nesterov=True,
+        weight_decay=5e-4,
+        decay_norms=False,
+        schedule="one_cycle",
+        label_smoothing=0.1,
+        precision="bf16",
+    ),
+}
+"""The recipes that have a name."""
+
+
+def named_recipe(name: str, **changes: Any) -> Recipe:
+    """Return the recipe called ``name`` with some fields changed; None leaves a field as it is.
+
+    Raises:
+        RecipeError: The name or a field is unknown, or the result cannot be followed.
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    known = set(Recipe.__dataclass_fields__)
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise RecipeError(
+            f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    return replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})
+
+
+def scratch_e(recipe: Recipe) -> Recipe:
+    """Return the recipe of Scratch-E: as many epochs as the large network has.
+
+    Source: Liu et al. 2019, arXiv:1810.05270, section 3.
+    """
+    return recipe
+
+
+def scratch_b(
+    recipe: Recipe,
+    *,
+    reference: Graph,
+    candidate: Graph,
+    cost: CostName = "repo_flops",
+    cap: float | None = None,
+) -> Recipe:
+    """Return the recipe of Scratch-B: epochs stretched to spend the reference's compute.
+
+    The epochs become ``floor(epochs * min(cap, ratio))``; milestones stretch with them.
+
+    Args:
+        recipe: The large network's recipe.
+        reference: The large network.
+        candidate: The network to be trained.
+        cost: What the ratio is taken of: the released code's counter, or multiply-accumulates.
+        cap: Largest ratio; the released code caps at 2 on ImageNet, and nowhere on CIFAR.
+
+    Raises:
+        RecipeError: ``cap`` is below 1, or the stretched recipe has no epoch left.
+
+    Source: Liu et al. 2019, arXiv:1810.05270, section 3.
+    """
+    if cap is not None and cap < 1:
+        raise RecipeError(f"a cap below 1 would shorten the training, got {cap=}")
+    counter = {"repo_flops": repo_flops, "macs": macs}[cost]
+    ratio = counter(reference) / counter(candidate)
+    return replace(recipe, epochs=math.floor(recipe.epochs * min(ratio, cap or math.inf)))
+
+
+def fine_tune(recipe: Recipe, *, epochs: int = 40, lr: float = 0.001) -> Recipe:
+    """Return the recipe of fine-tuning: few epochs at a small constant learning rate.
+
+    Source: Liu et al. 2019, arXiv:1810.05270, section 4 (40 epochs on CIFAR, 20 on ImageNet).
+    """
+    return replace(recipe, epochs=epochs, lr=lr, schedule="constant")
