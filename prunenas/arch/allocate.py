@@ -59,21 +59,43 @@ def allocate(
             smallest reachable value.
         ProfileError: The profile's stages are not the graph's.
     """
-    profile.check(graph)
-    if keep is not None:
-        check_keep(keep)
-    problem = _Problem.of(graph, profile, round_to)
-    budgets = problem.budgets(keep=keep, max_macs=max_macs, max_params=max_params)
-    widths = problem.grow(problem.largest_scale(budgets), budgets)
     descriptor = profile.descriptor(graph, round_to=round_to, seed=seed)
-    chosen = dict(zip(problem.model.groups, (int(w) for w in widths), strict=True))
-    groups = problem.groups
+    keeps = {g.name: profile.keeps[stage.name] for stage in stages(graph) for g in stage.groups}
+    widths = allocate_keeps(
+        graph, keeps, keep=keep, max_macs=max_macs, max_params=max_params, round_to=round_to
+    )
+    groups = couple(graph)
     origin = descriptor.origin
     return replace(
         descriptor,
-        widths={name: w for name, w in chosen.items() if w != groups[name].width},
-        origin=None if origin is None else replace(origin, reached=reached_keep(groups, chosen)),
+        widths={name: w for name, w in widths.items() if w != groups[name].width},
+        origin=None if origin is None else replace(origin, reached=reached_keep(groups, widths)),
     )
+
+
+def allocate_keeps(
+    graph: Graph,
+    keeps: Mapping[str, float],
+    *,
+    keep: float | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    round_to: int = 1,
+) -> dict[str, int]:
+    """Return the width of every free group, with ``keeps`` by group scaled to land on a budget.
+
+    As ``allocate``, for wishes that are told group by group.
+
+    Raises:
+        BudgetError: As ``allocate``.
+        KeepError: A keep is outside (0, 1].
+    """
+    for value in (*keeps.values(), *(() if keep is None else (keep,))):
+        check_keep(value)
+    problem = _Problem.of(graph, keeps, round_to)
+    budgets = problem.budgets(keep=keep, max_macs=max_macs, max_params=max_params)
+    widths = problem.grow(problem.largest_scale(budgets), budgets)
+    return dict(zip(problem.model.groups, (int(w) for w in widths), strict=True))
 
 
 @final
@@ -101,14 +123,13 @@ class _Problem:
     steps: NDArray[np.int64]
 
     @staticmethod
-    def of(graph: Graph, profile: StageProfile, round_to: int) -> "_Problem":
+    def of(graph: Graph, keeps: Mapping[str, float], round_to: int) -> "_Problem":
         groups = couple(graph)
-        stage_of = {g.name: stage.name for stage in stages(graph) for g in stage.groups}
         free = groups.free
         return _Problem(
             groups=groups,
             model=CostModel.of(graph),
-            wished=np.array([profile.keeps[stage_of[g.name]] for g in free], dtype=np.float64),
+            wished=np.array([keeps[g.name] for g in free], dtype=np.float64),
             full=np.array([g.width for g in free], dtype=np.int64),
             steps=np.array([np.lcm(g.divisor, round_to) for g in free], dtype=np.int64),
         )

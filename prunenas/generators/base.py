@@ -1,0 +1,247 @@
+"""What every pruning method is: a generator of descriptors."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, final
+
+import torch
+
+from prunenas.arch.descriptor import (
+    Descriptor,
+    Origin,
+    check_keep,
+    kept_positions,
+    reached_keep,
+    within_bounds,
+)
+from prunenas.build.initialise import build
+from prunenas.build.network import Network
+from prunenas.data.base import ImageData
+from prunenas.errors import MethodError
+from prunenas.ir.canonical import digest, encode
+from prunenas.ir.coupling import ChannelGroups, couple
+from prunenas.ir.graph import Graph
+from prunenas.ir.ops import Select
+from prunenas.registry import Registry
+from prunenas.training.loop import Hooks, OnEpoch, train
+from prunenas.training.recipe import Recipe
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a method looks at.
+
+    Args:
+        graph: The reference.
+        groups: Its groups.
+        keep: The keep that is asked for, in (0, 1).
+        seed: Seed of whatever the method draws.
+        network: The trained reference; None for methods that need none.
+    """
+
+    graph: Graph
+    groups: ChannelGroups
+    keep: float
+    seed: int
+    network: Network | None = None
+
+    @property
+    def trained(self) -> Network:
+        """The trained reference.
+
+        Raises:
+            MethodError: There is none.
+        """
+        if self.network is None:
+            raise MethodError("this method looks at a trained network, and has none")
+        return self.network
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What a method wants.
+
+    Args:
+        widths: New width by group, where the method does not say which channels.
+        selections: Kept channels by group, ascending.
+        kept_best: Groups that the method would have emptied.
+        dropped: Residual blocks to leave out.
+    """
+
+    widths: Mapping[str, int] = field(default_factory=dict)
+    selections: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    kept_best: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generator(ABC):
+    """A pruning method. Its options are the fields of its dataclass.
+
+    ``generate`` makes one, trains the reference with its ``hooks`` if it ``trains``, and asks it
+    to ``propose`` once. A method never sees the test set, never changes the caller's network, and
+    draws only from ``Subject.seed``.
+    """
+
+    trains: ClassVar[bool] = True
+    """Whether the method looks at a trained network."""
+
+    def hooks(self) -> Hooks:
+        """Return what the method adds to the training of the reference."""
+        return Hooks()
+
+    @abstractmethod
+    def propose(self, subject: Subject) -> Proposal:
+        """Return what to keep; fixed groups are not named, divisors are respected."""
+
+
+GENERATORS: Registry[type[Generator]] = Registry("method", "prunenas.generators")
+
+
+def generate(
+    method: str,
+    graph: Graph,
+    data: ImageData | None = None,
+    *,
+    keep: float,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    network: Network | None = None,
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    **options: Any,
+) -> Descriptor:
+    """Return the architecture that a pruning method finds in ``graph``.
+
+    Args:
+        method: Name of the method.
+        graph: The reference.
+        data: For methods that train: they see the training set less its validation part, which
+            judges. The test set stays unread.
+        keep: Fraction of channels to keep, in (0, 1]; 1 is the identity and trains nothing.
+        recipe: How to train the reference; the paper's by default.
+        seed: Seed of weights, training and draws.
+        network: A trained reference to look at instead of training one; it is not changed.
+        device: Where to train.
+        on_epoch: Called after every epoch.
+        options: The method's own.
+
+    Raises:
+        UnknownNameError: No such method.
+        KeepError: ``keep`` is outside (0, 1].
+        MethodError: Unknown options, or nothing to train on, or nothing to look at.
+        DataError: The data does not fit the graph.
+    """
+    generator = make_generator(method, **options)
+    check_keep(keep)
+    groups = couple(graph)
+    told = {name: encode(value) for name, value in _options(generator).items()} | {"seed": seed}
+    if keep == 1:
+        origin = Origin(method=method, keep=keep, reached=1.0, options=told)
+        return Descriptor(reference=digest(graph), origin=origin)
+    if generator.trains and network is None:
+        if data is None:
+            raise MethodError(f"{method} trains the reference: give it data, or a trained network")
+        recipe = recipe or Recipe()
+        network = build(graph, seed=seed, device=device)
+        reached = train(
+            network,
+            data,
+            recipe,
+            seed=seed,
+            held_out=True,
+            hooks=generator.hooks(),
+            on_epoch=on_epoch,
+        )
+        told |= {"data": data.name, "recipe": encode(recipe), "accuracy": reached.accuracy}
+    elif network is not None and digest(network.graph) != digest(graph):
+        raise MethodError(
+            f"the network is of the graph {digest(network.graph)}, the reference is {digest(graph)}"
+        )
+    proposal = generator.propose(
+        Subject(graph=graph, groups=groups, keep=keep, seed=seed, network=network)
+    )
+    return _descriptor(graph, groups, proposal, method, keep, seed, told)
+
+
+def make_generator(method: str, **options: Any) -> Generator:
+    """Return the method called ``method`` with its options set.
+
+    Raises:
+        UnknownNameError: No such method.
+        MethodError: It has no such option; the message lists those it has.
+    """
+    kind = GENERATORS[method]
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise MethodError(
+            f"{method} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
+    return kind(**options)
+
+
+def _options(generator: Generator) -> dict[str, Any]:
+    return {f.name: getattr(generator, f.name) for f in fields(generator)}
+
+
+def _descriptor(
+    graph: Graph,
+    groups: ChannelGroups,
+    proposal: Proposal,
+    method: str,
+    keep: float,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Descriptor:
+    reference = digest(graph)
+    selections = {
+        name: kept for name, kept in proposal.selections.items() if len(kept) < groups[name].width
+    }
+    widths = dict(proposal.widths)
+    if selections:
+        told = Descriptor(reference=reference, widths=widths, selections=selections)
+        selections |= _following(graph, groups, told)
+    fitted = within_bounds(groups, widths | {name: len(k) for name, k in selections.items()})
+    widths = {
+        name: fitted[name]
+        for name in widths
+        if name not in selections and fitted[name] != groups[name].width
+    }
+    return Descriptor(
+        reference=reference,
+        widths=widths,
+        selections=selections,
+        dropped=proposal.dropped,
+        seed=seed,
+        origin=Origin(
+            method=method,
+            keep=keep,
+            reached=reached_keep(groups, fitted),
+            kept_best=proposal.kept_best,
+            options=options,
+        ),
+    )
+
+
+def _following(graph: Graph, groups: ChannelGroups, told: Descriptor) -> dict[str, tuple[int, ...]]:
+    """Return what channel selections keep when their source loses channels.
+
+    A selection cannot take what its source no longer has; of the rest it keeps what it was told.
+    """
+    following: dict[str, tuple[int, ...]] = {}
+    for group in groups.free:
+        node = graph[group.name]
+        if not isinstance(node.op, Select) or group.name in told.widths.keys() - told.selections:
+            continue
+        there = kept_positions(groups.axes[node.inputs[0]], groups, told)
+        wanted = told.selections.get(group.name, tuple(range(group.width)))
+        if there is None:
+            continue
+        left = tuple(i for i in wanted if node.op.indices[i] in {*there})
+        if len(left) < group.width:
+            following[group.name] = left or wanted[:1]
+    return following

@@ -1,0 +1,28 @@
+"""Uniform pruning: the same fraction of every layer. A control."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from prunenas.arch.descriptor import kept_width
+from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
+
+
+@GENERATORS.register("uniform")
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uniform(Generator):
+    """Keep the same fraction of every free group, rounded to the nearest legal width.
+
+    Source: Liu et al. 2019, arXiv:1810.05270, section 5 (uniform pruning).
+    """
+
+    trains: ClassVar[bool] = False
+
+    def propose(self, subject: Subject) -> Proposal:
+        """Return one width for each free group."""
+        return Proposal(
+            widths={
+                group.name: kept_width(group.width, subject.keep, divisor=group.divisor)
+                for group in subject.groups.free
+            }
+        )
