@@ -85,14 +85,18 @@ def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
 
     It is the multiple of ``divisor`` nearest to ``full * keep``, never 0, never above ``full``.
 
+    Where ``divisor`` does not divide ``full``, the full width stands for the multiple above it.
+
     Raises:
-        KeepError: ``keep`` is not in (0, 1].
+        KeepError: ``keep`` is not in (0, 1], or ``divisor`` is below 1.
 
     Example:
         >>> kept_width(64, 0.9)
         58
     """
     check_keep(keep)
+    if divisor < 1:
+        raise KeepError(f"widths can be rounded to multiples from 1 on, got {divisor}")
     return min(full, max(1, round(full * keep / divisor)) * divisor)
 
 
@@ -111,8 +115,13 @@ def within_bounds(groups: ChannelGroups, widths: Mapping[str, int]) -> dict[str,
 
     Profiles and rates round each group for itself, which can leave a selection wider than its
     source by a channel; the source wins. An axis of several groups gives way group by group.
+    Where what is bounded cannot give way (a network's input that is padded, say), the source grows
+    to the smallest width that fits.
     """
     fitted = groups.widths | dict(widths)
+    least = _least_widths(groups)
+    for group in groups.free:
+        fitted[group.name] = max(fitted[group.name], least[group.name])
     changed = True
     while changed:
         changed = False
@@ -123,10 +132,29 @@ def within_bounds(groups: ChannelGroups, widths: Mapping[str, int]) -> dict[str,
                 if excess <= 0 or group.fixed is not None:
                     continue
                 steps = -(-excess // (segment.repeat * group.divisor))
-                smaller = max(group.divisor, fitted[group.name] - steps * group.divisor)
+                smaller = max(least[group.name], fitted[group.name] - steps * group.divisor)
                 changed |= smaller < fitted[group.name]
                 fitted[group.name] = smaller
     return fitted
+
+
+def _least_widths(groups: ChannelGroups) -> dict[str, int]:
+    """Return the smallest width of each group with which the bounds can be met."""
+    least = {g.name: g.divisor if g.fixed is None else g.width for g in groups}
+    changed = True
+    while changed:
+        changed = False
+        for bound in groups.bounds:
+            for segment in bound.upper:
+                excess = bound.excess(least)
+                group = groups[segment.group]
+                if excess <= 0 or group.fixed is not None:
+                    continue
+                steps = -(-excess // (segment.repeat * group.divisor))
+                larger = min(group.width, least[group.name] + steps * group.divisor)
+                changed |= larger > least[group.name]
+                least[group.name] = larger
+    return least
 
 
 def apply(graph: Graph, descriptor: Descriptor) -> Graph:
@@ -178,18 +206,17 @@ def _indices(
     axis = groups.axes[node.inputs[0]]
     group = groups.axes[node.name][0].group
     kept = kept_positions(axis, groups, descriptor)
-    if group in descriptor.selections and kept is not None:
-        chosen = {op.indices[i] for i in descriptor.selections[group]}
-        return tuple(new for new, old in enumerate(kept) if old in chosen)
-    if group not in descriptor.widths and _untouched(axis, descriptor):
-        return op.indices
+    told = descriptor.selections.get(group)
+    if told is None and width == op.width:
+        told = tuple(range(width))
+    if told is not None and kept is not None:
+        chosen = {op.indices[i] for i in told}
+        # A selection of which nothing is said may have lost some of its channels: it is drawn then.
+        if chosen <= {*kept}:
+            return tuple(new for new, old in enumerate(kept) if old in chosen)
     widths = groups.widths | dict(descriptor.widths)
     source = sum(widths[s.group] * s.repeat for s in axis)
     return subset(source, width, seed=descriptor.seed, stream=node.name)
-
-
-def _untouched(axis: GroupAxis, descriptor: Descriptor) -> bool:
-    return not any(segment.group in descriptor.widths for segment in axis)
 
 
 def kept_positions(

@@ -16,12 +16,12 @@ def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = Fal
     if target.is_dir():
         raise OutputExistsError(f"{target} is a folder: name a file")
     if target.exists() and not overwrite:
-        if target.read_text(encoding="utf-8") == text:
+        if target.read_bytes() == text.encode():
             return target
         raise OutputExistsError(f"{target} exists: choose another name or remove it first")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(text.encode())
     part.replace(target)
     return target
 

@@ -19,11 +19,12 @@ from prunenas.arch.descriptor import (
 )
 from prunenas.arch.files import read_text, write_text
 from prunenas.errors import DescriptorError, ProfileError
+from prunenas.ir.blocks import drop_blocks
 from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import Conv2d
-from prunenas.ir.stages import HEAD, stages
+from prunenas.ir.stages import HEAD, Stage, stages
 
 
 @final
@@ -54,6 +55,19 @@ class StageProfile:
             )
         for keep in self.keeps.values():
             check_keep(keep)
+        strange = [
+            f"{name}: {pattern}"
+            for name, pattern in self.densities.items()
+            if name not in self.keeps
+            or len(pattern) != 9
+            or not all(0 <= p <= 1 for p in pattern)
+            or not any(pattern)
+        ]
+        if strange:
+            raise ProfileError(
+                "densities are nine numbers in [0, 1], not all 0, of a stage of the profile, got "
+                + "; ".join(strange)
+            )
         object.__setattr__(self, "keeps", MappingProxyType({n: self.keeps[n] for n in wanted}))
         object.__setattr__(self, "densities", MappingProxyType(dict(self.densities)))
 
@@ -62,7 +76,8 @@ class StageProfile:
         """Return the mean keep of each stage of ``graph`` over ``descriptors``.
 
         A stage's keep is the unweighted mean of kept / full over its producing layers. Layers of
-        dropped blocks are left out of the mean: a profile tells widths, not depth.
+        dropped blocks are left out of the mean: a profile tells widths, not depth. A stage that
+        every descriptor drops whole has keep 1.
 
         Raises:
             DescriptorError: A descriptor is for another graph; or there is none.
@@ -77,22 +92,15 @@ class StageProfile:
             raise DescriptorError(
                 f"the graph is {found}, but descriptors are for {', '.join(strangers)}"
             )
+        left = [_left(graph, descriptor) for descriptor in descriptors]
         keeps = {}
         for stage in stages(graph):
-            keeps[stage.name] = float(
-                np.mean(
-                    [
-                        np.mean(
-                            [
-                                descriptor.widths.get(group.name, group.width) / group.width
-                                for group in stage.groups
-                                for _ in group.members
-                            ]
-                        )
-                        for descriptor in descriptors
-                    ]
-                )
-            )
+            means = [
+                np.mean(kept)
+                for descriptor, there in zip(descriptors, left, strict=True)
+                if (kept := _layer_keeps(stage, descriptor, there))
+            ]
+            keeps[stage.name] = float(np.mean(means)) if means else 1.0
         methods = sorted({d.origin.method for d in descriptors if d.origin})
         return StageProfile(
             keeps={name: min(1.0, keep) for name, keep in keeps.items()},
@@ -160,9 +168,11 @@ class StageProfile:
     def resample(self, graph: Graph, *, head: float | None = None) -> "StageProfile":
         """Return this profile stretched over the stages of ``graph``, by linear interpolation.
 
+        Keeps only: the kernel patterns of stages are not carried over.
+
         Args:
             graph: The graph whose stages are wanted.
-            head: Keep of the head, for a profile that has none; else the profile's is taken.
+            head: Keep of the head; by default the profile's own.
 
         Raises:
             ProfileError: The graph has a head, the profile has none, and ``head`` is not given.
@@ -224,6 +234,20 @@ class StageProfile:
             for member in stage.layers
             if stage.name in self.densities and _is_3x3(graph, member)
         }
+
+
+def _left(graph: Graph, descriptor: Descriptor) -> Graph:
+    return drop_blocks(graph, descriptor.dropped) if descriptor.dropped else graph
+
+
+def _layer_keeps(stage: Stage, descriptor: Descriptor, left: Graph) -> list[float]:
+    """Return kept / full of each producing layer of ``stage`` that is ``left``."""
+    return [
+        descriptor.widths.get(group.name, group.width) / group.width
+        for group in stage.groups
+        for member in group.members
+        if member in left
+    ]
 
 
 @final

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from prunenas.arch.descriptor import Descriptor, apply, kept_positions
 from prunenas.build.initialise import build
+from prunenas.build.modules import MaskedConv2d
 from prunenas.build.network import Network
 from prunenas.errors import DescriptorError
 from prunenas.ir.coupling import ChannelGroups, couple
 from prunenas.ir.graph import Node
-from prunenas.ir.ops import Depthwise2d
+from prunenas.ir.ops import Depthwise2d, Select
 
 
 def inherit(reference: Network, descriptor: Descriptor) -> Network:
@@ -21,7 +22,8 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
 
     Raises:
         DescriptorError: It does not fit the reference's graph, tells a width without the channels,
-            or keeps unequal parts of a grouped convolution.
+            takes channels from a selection without telling which it has left, or keeps unequal
+            parts of a grouped convolution.
     """
     graph = reference.graph
     network = build(apply(graph, descriptor), device=next(reference.parameters()).device)
@@ -36,6 +38,18 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
         raise DescriptorError(
             "weights can be inherited only where the kept channels are told; widths alone are "
             f"given for {', '.join(silent)}"
+        )
+    robbed = sorted(
+        node.name
+        for node in graph.nodes
+        if isinstance(node.op, Select)
+        and groups.axes[node.name][0].group not in descriptor.selections
+        and not {*node.op.indices} <= {*_positions(node.inputs[0], groups, descriptor).tolist()}
+    )
+    if robbed:
+        raise DescriptorError(
+            f"weights can be inherited only where the kept channels are told: {', '.join(robbed)} "
+            "lost some of its source's channels, say in selections which it keeps"
         )
     with torch.no_grad():
         for node in network.graph.nodes:
@@ -67,6 +81,8 @@ def _copy(
             tensor.copy_(_grouped(old, out, into, source.groups, node.name))
         else:
             tensor.copy_(old[out][:, into])
+    if isinstance(target, MaskedConv2d):
+        target.weight.mul_(target.mask)
 
 
 def _positions(name: str, groups: ChannelGroups, descriptor: Descriptor) -> Tensor:

@@ -109,7 +109,7 @@ class DropBranch(nn.Module):
         if not self.training or self.p == 0:
             return x
         kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
-        return x * kept.to(x.dtype) / (1 - self.p)
+        return x * kept.to(x.dtype) / (1 - self.p) if self.p < 1 else torch.zeros_like(x)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -128,7 +128,8 @@ class MaskedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution with the masked kernel."""
-        return self._conv_forward(input, self.weight * self.mask, self.bias)
+        result: Tensor = self._conv_forward(input, self.weight * self.mask, self.bias)
+        return result
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

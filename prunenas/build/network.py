@@ -27,10 +27,6 @@ class Network(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        for node in graph.nodes:
-            if node.weights is None:
-                module = make_module(node.op, graph.input_shapes(node), graph.shapes[node.name])
-                _file(self, node.name, module)
         slots = {node.name: slot for slot, node in enumerate(graph.nodes)}
         last_read = {name: slots[node.name] for node in graph.nodes for name in node.inputs}
         self._steps = [
@@ -42,6 +38,12 @@ class Network(nn.Module):
             for node in graph.nodes
         ]
         self._output = slots[graph.output]
+        self._modules_in_order: list[nn.Module] = []
+        # Filed when all attributes are there, so that no node can take the name of one.
+        for node in graph.nodes:
+            if node.weights is None:
+                module = make_module(node.op, graph.input_shapes(node), graph.shapes[node.name])
+                _file(self, node.name, module)
         # Looking a dotted name up costs more than a small layer's arithmetic, so once is enough.
         self._modules_in_order = [self.get_submodule(name) for name, _, _ in self._steps]
 

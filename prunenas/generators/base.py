@@ -7,6 +7,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
+from prunenas.arch.allocate import Scores, best
 from prunenas.arch.descriptor import (
     Descriptor,
     Origin,
@@ -67,12 +68,15 @@ class Proposal:
     Args:
         widths: New width by group, where the method does not say which channels.
         selections: Kept channels by group, ascending.
+        scores: Score of each channel by group, for those in ``selections``: where a bound of the
+            graph asks for fewer channels than the method kept, the lowest scores go.
         kept_best: Groups that the method would have emptied.
         dropped: Residual blocks to leave out.
     """
 
     widths: Mapping[str, int] = field(default_factory=dict)
     selections: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     kept_best: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -198,17 +202,13 @@ def _descriptor(
     options: Mapping[str, Any],
 ) -> Descriptor:
     reference = digest(graph)
-    selections = {
-        name: kept for name, kept in proposal.selections.items() if len(kept) < groups[name].width
-    }
-    widths = dict(proposal.widths)
-    if selections:
-        told = Descriptor(reference=reference, widths=widths, selections=selections)
-        selections |= _following(graph, groups, told)
-    fitted = within_bounds(groups, widths | {name: len(k) for name, k in selections.items()})
+    selections = _trimmed(graph, groups, proposal)
+    fitted = within_bounds(
+        groups, dict(proposal.widths) | {name: len(kept) for name, kept in selections.items()}
+    )
     widths = {
         name: fitted[name]
-        for name in widths
+        for name in proposal.widths
         if name not in selections and fitted[name] != groups[name].width
     }
     return Descriptor(
@@ -225,6 +225,28 @@ def _descriptor(
             options=options,
         ),
     )
+
+
+def _trimmed(graph: Graph, groups: ChannelGroups, proposal: Proposal) -> dict[str, tuple[int, ...]]:
+    """Return the proposed selections, fitted to the graph's bounds."""
+    fitted = within_bounds(
+        groups,
+        dict(proposal.widths)
+        | {
+            name: len(kept) for name, kept in proposal.selections.items() if not groups[name].select
+        },
+    )
+    selections = {
+        name: kept
+        if groups[name].select or len(kept) <= fitted[name]
+        else best(proposal.scores[name], fitted[name])
+        for name, kept in proposal.selections.items()
+    }
+    selections = {n: kept for n, kept in selections.items() if len(kept) < groups[n].width}
+    if not selections:
+        return {}
+    told = Descriptor(reference=digest(graph), widths=proposal.widths, selections=selections)
+    return selections | _following(graph, groups, told)
 
 
 def _following(graph: Graph, groups: ChannelGroups, told: Descriptor) -> dict[str, tuple[int, ...]]:

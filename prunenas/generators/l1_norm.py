@@ -50,7 +50,7 @@ class L1Norm(Generator):
 
     def propose(self, subject: Subject) -> Proposal:
         """Return the kept filters of every free group."""
-        selections = {}
+        selections, all_scores = {}, {}
         emptied = []
         for group in subject.groups.free:
             if group.select:
@@ -59,8 +59,9 @@ class L1Norm(Generator):
             if count == 0:
                 emptied.append(group.name)
             scores = _scores(subject.trained, group)
+            all_scores[group.name] = scores
             selections[group.name] = best(scores, max(count, group.divisor))
-        return Proposal(selections=selections, kept_best=tuple(emptied))
+        return Proposal(selections=selections, scores=all_scores, kept_best=tuple(emptied))
 
 
 def _scores(network: Network, group: ChannelGroup) -> NDArray[np.float64]:

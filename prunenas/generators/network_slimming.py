@@ -59,7 +59,7 @@ class NetworkSlimming(Generator):
         if not groups:
             raise MethodError("network_slimming needs batch norms on free groups; there is none")
         kept, emptied = strict_threshold(scores, groups, subject.keep)
-        return Proposal(selections=kept, kept_best=emptied)
+        return Proposal(selections=kept, scores=scores, kept_best=emptied)
 
 
 def scale_scores(network: Network, groups: ChannelGroups) -> dict[str, NDArray[np.float64]]:

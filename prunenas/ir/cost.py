@@ -61,9 +61,9 @@ def repo_flops(graph: Graph) -> int:
 
     Two for each multiply-accumulate, one for each bias addition, two for each element that enters
     an image's batch norm, one for each ReLU element, the kernel's area for each pooled element.
-    Additions, concatenations and vector batch norms are free. The released VGGs pool last by a
-    function that their counter does not see; here that pooling is counted like every other, which
-    adds 4 for each channel at 32x32 (3e-6 of VGG-16).
+    Additions, concatenations and vector batch norms are free. The released CIFAR VGGs, DenseNets
+    and VGG-GAP call some poolings as functions, which their counter does not see; here they are
+    counted like every other (3e-6 of VGG-16, 4e-4 of DenseNet-40).
 
     Source: Eric-mingjie/rethinking-network-pruning, ``compute_flops.py``.
     """

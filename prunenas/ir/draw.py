@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 def uniform(count: int, *, seed: int, stream: str) -> NDArray[np.float64]:
     """Return ``count`` numbers in [0, 1), drawn for ``stream`` (such as a node's name)."""
-    raw = np.random.Philox(key=[seed % 2**64, zlib.crc32(stream.encode())]).random_raw(count)
+    # Without the type, numpy passes keys from 2**63 on through floats and loses digits.
+    key = np.array([seed % 2**64, zlib.crc32(stream.encode())], dtype=np.uint64)
+    raw = np.random.Philox(key=key).random_raw(count)
     return np.asarray(raw >> np.uint64(11), dtype=np.float64) * 2.0**-53
 
 

@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 
 from prunenas.arch.metrics import Metrics, PartName, SeedResult
 from prunenas.build.initialise import build
@@ -90,7 +91,8 @@ def train(
 
     Raises:
         DataError: The data set does not fit the network.
-        DivergenceError: The loss stopped being finite; names epoch, step and learning rate.
+        DivergenceError: The loss stopped being finite; names epoch, step and learning rate, or
+            the images if it did so with the last step.
     """
     _check_fit(network.graph, data)
     device = next(network.parameters()).device
@@ -102,6 +104,11 @@ def train(
         best = _fit(network, data, recipe, seed, held_out, hooks or Hooks(), on_epoch, started)
     part: PartName = "validation" if held_out else "test"
     reached = evaluate(network, data, data.part(part))
+    if not math.isfinite(reached.loss):
+        raise DivergenceError(
+            f"the loss on the {part} images is {reached.loss} after epoch {recipe.epochs}: lower "
+            f"the recipe's lr, which is {recipe.lr:g}"
+        )
     result = SeedResult(
         seed=seed,
         accuracy=reached.accuracy,
@@ -135,6 +142,11 @@ def train_seeds(
         device: Where to train.
         held_out: As in ``train``.
         on_epoch: As in ``train``.
+
+    Raises:
+        InputError: There is no seed.
+        DataError: As in ``train``.
+        DivergenceError: As in ``train``.
     """
     runs = [
         train(
@@ -148,7 +160,8 @@ def train_seeds(
         for seed in seeds
     ]
     results = tuple(result for run in runs for result in run.results)
-    return _metrics(results, runs[0].part, graph, torch.device(device), data)
+    part: PartName = "validation" if held_out else "test"
+    return _metrics(results, part, graph, torch.device(device), data)
 
 
 def device_name(device: torch.device) -> str:
@@ -303,13 +316,16 @@ def _scheduler(optimizer: SGD, recipe: Recipe, steps: int) -> LRScheduler:
     if recipe.schedule == "steps":
         return MultiStepLR(optimizer, [*recipe.milestones], gamma=0.1)
     if recipe.schedule == "one_cycle":
-        return OneCycleLR(
-            optimizer,
-            recipe.lr,
-            # One step more: the scheduler is stepped after the last batch too.
-            total_steps=recipe.epochs * steps + 1,
-            pct_start=0.2,
-            anneal_strategy="linear",
-            cycle_momentum=False,
-        )
+        total = recipe.epochs * steps
+        return LambdaLR(optimizer, lambda step: one_cycle(step / total))
     return LambdaLR(optimizer, lambda epoch: 1.0)
+
+
+def one_cycle(done: float) -> float:
+    """Return the learning rate as a part of its peak, after ``done`` in [0, 1] of all steps.
+
+    A straight line from 1/25 up to 1 at a fifth of the training, and one from there down to 0.
+
+    Source: Smith and Topin 2018, arXiv:1708.07120 (linear, without the momentum's cycle).
+    """
+    return 0.04 + 0.96 * done / 0.2 if done < 0.2 else (1 - done) / 0.8

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final, get_args
 
 from prunenas.errors import RecipeError
 from prunenas.ir.cost import macs, repo_flops
 from prunenas.ir.graph import Graph
 
 Schedule = Literal["steps", "one_cycle", "constant"]
+Precision = Literal["fp32", "bf16"]
 CostName = Literal["repo_flops", "macs"]
+
+_SCHEDULES = get_args(Schedule)
+_PRECISIONS = get_args(Precision)
 
 
 @final
@@ -51,7 +55,7 @@ class Recipe:
     decay_every: float | None = None
     label_smoothing: float = 0.0
     augment: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         faults = [
@@ -68,7 +72,15 @@ class Recipe:
                     0 <= self.label_smoothing < 1,
                     "in [0, 1)",
                 ),
+                ("schedule", self.schedule, self.schedule in _SCHEDULES, "/".join(_SCHEDULES)),
+                ("precision", self.precision, self.precision in _PRECISIONS, "/".join(_PRECISIONS)),
                 ("decay_at", self.decay_at, all(0 < f < 1 for f in self.decay_at), "in (0, 1)"),
+                (
+                    "decay_every",
+                    self.decay_every,
+                    self.decay_every is None or 0 < self.decay_every <= 1,
+                    "in (0, 1]",
+                ),
                 (
                     "nesterov",
                     self.nesterov,
@@ -83,11 +95,15 @@ class Recipe:
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """Epochs, counted from 0, at which ``steps`` divides the learning rate by 10."""
+        """Epochs, counted from 0, at which ``steps`` divides the learning rate by 10.
+
+        Each once, and none before the first epoch, however short the training.
+        """
         if self.decay_every is not None:
             step = max(1, math.floor(self.epochs * self.decay_every + 1e-9))
             return tuple(range(step, self.epochs, step))
-        return tuple(int(self.epochs * fraction) for fraction in self.decay_at)
+        places = {int(self.epochs * fraction) for fraction in self.decay_at}
+        return tuple(sorted(places - {0}))
 
 
 RECIPES: Mapping[str, Recipe] = {
