@@ -4,6 +4,7 @@
 scores of channels into kept channels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -143,11 +144,13 @@ class _Problem:
         budgets = _Budgets(channels=channels, macs=max_macs, params=max_params)
         smallest = self.widths(1e-9)[None]
         if not self.meets(smallest, budgets)[0]:
+            # Rounded up: what is told can be reached.
+            least = math.ceil(10_000 * float(smallest.sum() / self.full.sum())) / 10_000
             asked = {"keep": keep, "max_macs": max_macs, "max_params": max_params}
             raise BudgetError(
                 "no legal widths meet "
                 + ", ".join(f"{name}={v:g}" for name, v in asked.items() if v is not None)
-                + f": the smallest network keeps {smallest.sum() / self.full.sum():.4f} of its "
+                + f": the smallest network keeps {least:.4f} of its "
                 f"channels and has {int(self.model.macs(smallest)[0])} macs and "
                 f"{int(self.model.params(smallest)[0])} params"
             )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from prunenas.errors import SpecError
+from prunenas.errors import InputError, SpecError
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import AnyOp
 
@@ -20,6 +20,12 @@ SCHEMA = 1
 
 T = TypeVar("T")
 Json = dict[str, Any]
+
+_LONGEST = 4_000_000
+"""Characters; DenseNet-121 has 83 thousand. To find millions of faults would take gigabytes."""
+
+_MOST_FAULTS = 10_000
+"""A text with more is no spec: to list what is wrong with it would take minutes."""
 
 _UPGRADES: Mapping[int, Callable[[Json], Json]] = {}
 """From a schema to the next: pure functions on the decoded JSON."""
@@ -75,8 +81,10 @@ def parse(text: str | bytes, where: str) -> Json:
     """Return the JSON object in ``text``.
 
     Raises:
-        SpecError: It is not JSON, or not an object.
+        SpecError: It is not JSON, or not an object, or longer than any spec.
     """
+    if len(text) > _LONGEST:
+        raise SpecError(f"{where} has {len(text)} characters, a spec at most {_LONGEST}")
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
@@ -111,69 +119,45 @@ def upgrade(value: Json, where: str) -> Json:
     return {key: item for key, item in value.items() if key != "schema"}
 
 
-def decode(kind: type[T], value: Json, where: str) -> T:
+def decode(kind: type[T], value: Json, where: str, *, error: type[InputError] = SpecError) -> T:
     """Return ``value`` as a ``kind``, every field checked.
 
     Raises:
-        SpecError: Unknown keys, missing keys, wrong types, or values that the type refuses.
+        InputError: Unknown keys, missing keys, wrong types, or values that the type refuses; of
+            the class ``error``.
     """
     try:
-        if unnamed := [*_ops_without_kind(value, [])]:
-            raise SpecError(f"{where} cannot be read:\n  " + "\n  ".join(unnamed[:10]))
         # Through JSON text: only there does strict decoding take a list for a tuple.
         return TypeAdapter(kind).validate_json(json.dumps(value))
-    except ValidationError as error:
-        faults = [*dict.fromkeys(_readable(error, value))]
+    except ValidationError as caught:
+        count = caught.error_count()
+        if count > _MOST_FAULTS:
+            raise error(f"{where} cannot be read: {count} faults, too many to tell") from None
+        faults = [*dict.fromkeys(_readable(caught))]
         shown = faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else [])
-        raise SpecError(f"{where} cannot be read:\n  " + "\n  ".join(shown)) from None
+        raise error(f"{where} cannot be read:\n  " + "\n  ".join(shown)) from None
     except RecursionError:
-        raise SpecError(f"{where} is nested too deeply") from None
+        raise error(f"{where} is nested too deeply") from None
 
 
-def _ops_without_kind(value: Any, path: list[int | str]) -> Iterator[str]:
-    """Return one line for each op that does not say what it is: several could fit it."""
-    if isinstance(value, dict):
-        op = value.get("op")
-        if isinstance(op, dict) and "kind" not in op:
-            yield f"{_dotted([*path, 'op'])}: needs a 'kind'"
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        if isinstance(item, dict | list):
-            yield from _ops_without_kind(item, [*path, key])
-
-
-def _readable(error: ValidationError, value: Json) -> list[str]:
-    """Return one line a fault; of the faults of an op only those of its own kind."""
-    kinds = {op.__name__ for op in get_args(AnyOp)}
-    lines = []
+def _readable(error: ValidationError) -> Iterator[str]:
+    """Yield one line a fault: the path, and what is wrong there."""
     for fault in error.errors(include_url=False, include_context=False):
-        location = [*fault["loc"]]
-        path = location
-        if "op" in location and location.index("op") + 1 < len(location):
-            at = location.index("op") + 1
-            kind = _kind(value, location[:at])
-            if not isinstance(kind, str) or kind not in kinds:
-                path = location[:at]
-                lines.append(
-                    f"{_dotted(path)}: unknown op {kind!r}; known: {', '.join(sorted(kinds))}"
-                )
-                continue
-            if location[at] != kind:
-                continue
-            path = location[:at] + location[at + 1 :]
+        path = [*fault["loc"]]
         message = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{_dotted(path)}: {message}" if path else message)
-    return lines
+        if fault["type"].startswith("union_tag"):
+            known = ", ".join(sorted(op.__name__ for op in get_args(AnyOp)))
+            message = f"unknown op {_short(fault['input'].get('kind'))}; known: {known}"
+        elif "op" in path[:-1]:
+            # Next stands the kind that was tried, which is not in the text.
+            del path[path.index("op") + 1]
+        yield f"{_dotted(path)}: {message}" if path else message
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:80]}..."
 
 
 def _dotted(path: list[int | str]) -> str:
     return ".".join(map(str, path))
-
-
-def _kind(value: Any, path: list[int | str]) -> object:
-    for key in path:
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value.get("kind") if isinstance(value, dict) else value

@@ -52,7 +52,8 @@ class Node:
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     name: str
-    op: AnyOp
+    # The metadata tells pydantic, which decodes specs, that ``kind`` says which op it is.
+    op: AnyOp = field(metadata={"discriminator": "kind"})
     inputs: tuple[str, ...] = ()
     weights: str | None = None
 

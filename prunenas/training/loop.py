@@ -317,11 +317,11 @@ def _scheduler(optimizer: SGD, recipe: Recipe, steps: int) -> LRScheduler:
         return MultiStepLR(optimizer, [*recipe.milestones], gamma=0.1)
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps
-        return LambdaLR(optimizer, lambda step: one_cycle(step / total))
+        return LambdaLR(optimizer, lambda step: _one_cycle(step / total))
     return LambdaLR(optimizer, lambda epoch: 1.0)
 
 
-def one_cycle(done: float) -> float:
+def _one_cycle(done: float) -> float:
     """Return the learning rate as a part of its peak, after ``done`` in [0, 1] of all steps.
 
     A straight line from 1/25 up to 1 at a fifth of the training, and one from there down to 0.

@@ -168,10 +168,10 @@ def changed(path: str, new: object) -> Any:
         ("init.colour", "red", "Unexpected"),
         ("output", 3, "string"),
         ("output", None, "string"),
-        ("nodes", {}, "list"),
-        ("nodes.1", 7, ""),
+        ("nodes", {}, "array"),
+        ("nodes.1", 7, "object"),
         ("nodes.1.name", 7, "string"),
-        ("nodes.1.inputs", "input", "list"),
+        ("nodes.1.inputs", "input", "array"),
         ("nodes.1.inputs.0", 0, "string"),
         ("nodes.1.weights", 0, "string"),
         ("nodes.1.op.width", "3", "integer"),
@@ -181,7 +181,7 @@ def changed(path: str, new: object) -> Any:
         ("nodes.1.op.bias", 1, "boolean"),
         ("nodes.1.op.kernel.1", "1", "integer"),
         ("nodes.1.op.sparsity", {"density": [True]}, "number"),
-        ("nodes.0.op.spatial", 2, "list"),
+        ("nodes.0.op.spatial", 2, "array"),
         ("init.conv", "fan", "fan_out"),
         ("init.scale", "1", "number"),
     ],
@@ -200,17 +200,20 @@ def test_unknown_keys_and_wrong_types_are_told_with_their_path(
         ({"kind": "Conv3d", "width": 3}, "unknown op 'Conv3d'; known: Activation, Add,"),
         ({"kind": ["Conv2d"]}, "unknown op ['Conv2d']"),
         ({"kind": None}, "unknown op None"),
-        ({"width": 3}, "needs a 'kind'"),
-        ({}, "needs a 'kind'"),
-        ([], "unknown op []"),
-        ("Flatten", "unknown op 'Flatten'"),
-        (None, "unknown op None"),
+        ({"kind": "x" * 10_000}, "unknown op 'xxx"),
+        ({"width": 3}, "unknown op None"),
+        ({}, "unknown op None"),
+        ([], "Input should be an object"),
+        ("Flatten", "Input should be an object"),
+        (None, "Input should be an object"),
     ],
 )
 def test_an_op_that_is_not_known_or_not_named_is_told_with_the_known_ones(
     op: object, reason: str
 ) -> None:
-    assert f"nodes.2.op: {reason}" in refusal(changed("nodes.2.op", op))
+    message = refusal(changed("nodes.2.op", op))
+    assert f"nodes.2.op: {reason}" in message
+    assert len(message) < 500
 
 
 def test_an_op_names_its_own_missing_fields_only() -> None:
@@ -246,7 +249,7 @@ def test_all_bad_fields_are_told_at_once_but_not_a_thousand() -> None:
         ("nodes.2.inputs", ["input"], "the output does not depend on conv"),
         ("nodes.1.name", "input", "'input' occurs 2 times"),
         ("nodes.1.weights", "fc", "'conv' uses the weights of 'fc', which stands after it"),
-        ("nodes.3.inputs", ["conv"], "at fc: Linear needs a vector"),
+        ("nodes.2.op", {"kind": "BatchNorm"}, "at fc: Linear needs a vector"),
         ("nodes", [], "does not exist"),
         ("output", "nowhere", "the output 'nowhere' does not exist"),
     ],
@@ -292,30 +295,34 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
     assert f"{number} is not a finite number" in refusal(text)
 
 
-SIZE = 10_000_000
-NONSENSE = {
-    "brackets": "[" * SIZE,
-    "braces": '{"a":' * (SIZE // 5),
-    "closed brackets": "[" * (SIZE // 2) + "]" * (SIZE // 2),
-    "digits": "9" * SIZE,
-    "a long string": '{"schema":1,"output":"' + "x" * SIZE + '"}',
-    "a wide list": '{"schema":1,"output":"a","nodes":[' + "0," * (SIZE // 2) + "0]}",
-    "nested nodes": '{"schema":1,"output":"a","nodes":' + "[" * 900 + "]" * 900 + "}",
-    "nested ops": '{"schema":1,"nodes":[' + '{"op":' * 900 + "0" + "}" * 900 + "]}",
-}
+def nonsense(size: int) -> dict[str, str]:
+    return {
+        "brackets": "[" * size,
+        "braces": '{"a":' * (size // 5),
+        "closed brackets": "[" * (size // 2) + "]" * (size // 2),
+        "digits": "9" * size,
+        "a long string": '{"schema":1,"output":"' + "x" * (size - 24) + '"}',
+        "a wide list": '{"schema":1,"output":"a","nodes":[' + "0," * (size // 2 - 20) + "0]}",
+        "a wide list of ops": '{"schema":1,"output":"a","nodes":['
+        + '{"op":{"kind":"Conv2d"}},' * (size // 25 - 2)
+        + "0]}",
+        "nested nodes": '{"schema":1,"output":"a","nodes":' + "[" * 900 + "]" * 900 + "}",
+        "nested ops": '{"schema":1,"nodes":[' + '{"op":' * 900 + "0" + "}" * 900 + "]}",
+        "random bytes": random.Random(0).randbytes(size).decode("latin-1"),
+    }
 
 
-@pytest.mark.parametrize("text", NONSENSE.values(), ids=[*NONSENSE])
-def test_ten_megabytes_of_nonsense_are_refused_with_a_short_message(text: str) -> None:
-    assert len(refusal(text)) < 2000
+@pytest.mark.parametrize("size", [1_000_000, 10_000_000])
+@pytest.mark.parametrize("kind", [*nonsense(100)])
+def test_megabytes_of_nonsense_are_refused_with_a_short_message(kind: str, size: int) -> None:
+    message = refusal(nonsense(size)[kind])
+    assert "graph" in message
+    assert len(message) < 2000
 
 
-def test_ten_megabytes_of_random_bytes_are_refused_with_a_short_message() -> None:
-    noise = random.Random(0).randbytes(SIZE)
-    with pytest.raises(SpecError, match="spec is not JSON") as told:
-        parse(noise, "spec")
-    assert len(str(told.value)) < 2000
-    assert len(refusal(noise.decode("latin-1"))) < 2000
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(SpecError, match="spec is not JSON"):
+        parse(random.Random(0).randbytes(1000), "spec")
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -347,7 +354,7 @@ def test_a_damaged_graph_is_refused_or_is_a_sound_graph(graph: Graph, data: st.D
         at = value
         for key in above:
             at = at[key]
-        donors = [item for item in at.values()] if isinstance(at, dict) else [*at]
+        donors = [*at.values()] if isinstance(at, dict) else [*at]
         at[last] = data.draw(JSON | st.sampled_from(donors) | st.integers(0, 8))
     try:
         damaged = graph_from_json(json.dumps(value))

@@ -1,0 +1,177 @@
+"""One plain PyTorch file that needs torch only: to read, to change, to train from scratch.
+
+The network's state-dict keys are the graph's names, so weights go back and forth. Modules nest as
+the names do (see ``structure``), and parameter-free ops are calls in the forwards. A kernel mask
+cannot be drawn again without our generator, so its bits are written into the file.
+"""
+
+import base64
+import json
+import keyword
+import re
+from collections.abc import Iterator, Sequence
+
+import jinja2
+import numpy as np
+import torch
+
+from prunenas.arch.spec import ArchSpec
+from prunenas.build.masks import draw_mask
+from prunenas.build.network import Network
+from prunenas.export.base import EXPORTERS
+from prunenas.export.python_source.classes import (
+    BlockClass,
+    Classes,
+    block_classes,
+    declarations,
+    statements,
+)
+from prunenas.export.python_source.sources import SOURCES, source
+from prunenas.export.python_source.structure import root
+from prunenas.export.python_source.template import TEMPLATE
+from prunenas.export.python_source.text import Expression, lines, paragraph
+from prunenas.ir.cost import macs, params
+from prunenas.ir.graph import Graph
+from prunenas.ir.ops import BatchNorm, Conv2d, Depthwise2d, Linear
+
+__all__ = ["SOURCES", "python_source"]
+
+_HELPERS = ("ChannelSelection", "DropPath", "MaskedConv2d", "PadShortcut", "channel_shuffle")
+
+
+@EXPORTERS.register("python")
+def python_source(spec: ArchSpec) -> str:
+    """Return a Python file that defines the network of ``spec`` as one class without arguments.
+
+    It computes what ``build`` computes, bit for bit on one machine, but draws its fresh weights
+    from torch's global random state: the same scheme, other numbers.
+
+    Raises:
+        GraphError: A node's name is one that torch keeps for itself.
+    """
+    graph = spec.graph
+    with torch.device("meta"):
+        Network(graph)
+    network = root(graph)
+    name = _class_name(spec.name)
+    classes = block_classes(network, taken=[name, *_HELPERS])
+    body = [f"        {line}" for line in statements(network, classes, None)]
+    blocks = [_block(block, classes) for block in classes.values()]
+    helpers = {source(graph, node).helper for node in graph.nodes} - {None}
+    scales = _scales(graph)
+    has_conv = any(isinstance(node.op, Conv2d | Depthwise2d) for node in graph.nodes)
+    has_linear = any(isinstance(node.op, Linear) for node in graph.nodes)
+    text = _template().render(
+        name=name,
+        about=[*_about(spec)],
+        summary=_summary(graph),
+        blocks=blocks,
+        declarations=declarations(network, classes, None, 8),
+        statements=body,
+        helpers=helpers,
+        uses_functional="PadShortcut" in helpers
+        or any("F." in line for line in (*body, *(t for b in blocks for t in b["statements"]))),
+        masks=[*_masks(graph)],
+        init=graph.init,
+        scales=scales,
+        has_conv=has_conv,
+        has_linear=has_linear,
+        initialises=bool(scales)
+        or (graph.init.conv != "torch" and has_conv)
+        or (graph.init.linear != "torch" and has_linear),
+    )
+    return text.rstrip("\n") + "\n"
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(TEMPLATE)
+
+
+def _class_name(name: str) -> str:
+    """Return ``name`` as the name of a class that hides nothing that the file uses."""
+    words = re.findall("[A-Za-z0-9]+", name)
+    camel = "".join(word[:1].upper() + word[1:] for word in words)
+    if not camel or camel[0].isdigit():
+        camel = f"Network{camel}"
+    if keyword.iskeyword(camel) or camel in {"F", "Tensor", "MASKS", *_HELPERS}:
+        camel += "Network"
+    return camel
+
+
+def _block(block: BlockClass, classes: Classes) -> dict[str, list[str]]:
+    head = Expression("__init__(", ("self", *map(str, block.parameters)))
+    return {
+        "class": [block.name, block.doc],
+        "head": lines("def ", head, indent=4, after=" -> None:"),
+        "declarations": declarations(block.scope, classes, block, 8),
+        "statements": [f"        {line}" for line in statements(block.scope, classes, block)],
+    }
+
+
+def _summary(graph: Graph) -> str:
+    size = " x ".join(map(str, graph.input_size))
+    return f"Images of {size} to {graph.classes} class scores."
+
+
+def _about(spec: ArchSpec) -> Iterator[str]:
+    """Yield the lines of the module's docstring."""
+    graph = spec.graph
+    yield from paragraph(
+        f"{spec.name}: a network for {_summary(graph)[:1].lower()}{_summary(graph)[1:]}"
+    )
+    yield ""
+    facts = [
+        f"Parameters: {params(graph):,}",
+        f"Multiply-accumulates: {macs(graph):,} for one image",
+        f"Input: {' x '.join(map(str, graph.input_size))} (channels, height, width)",
+        f"Classes: {graph.classes}",
+        f"Digest: {spec.digest}",
+        *_story(spec),
+    ]
+    for fact in facts:
+        yield from paragraph(f"- {fact}")
+    yield ""
+    yield from paragraph(
+        "Written by prunenas. The keys of the state dict are the names in the spec, so weights "
+        "trained by either can be loaded into the other. Weights start fresh, by the spec's scheme."
+    )
+
+
+def _story(spec: ArchSpec) -> Iterator[str]:
+    if spec.reference is not None:
+        yield (
+            f"Reference: {params(spec.reference):,} parameters, {macs(spec.reference):,} "
+            "multiply-accumulates"
+        )
+    origin = spec.descriptor.origin if spec.descriptor else None
+    if origin is not None:
+        yield f"Found by: {origin.method}" + (f", keep {origin.keep:g}" if origin.keep else "")
+    if spec.metrics is not None:
+        m = spec.metrics
+        spread = f" +- {m.std:.2%}" if m.n > 1 else ""
+        yield f"Accuracy: {m.accuracy:.2%}{spread} on {m.data} ({m.part}), n = {m.n}"
+    for key, value in sorted(spec.provenance.items()):
+        yield f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
+
+
+def _scales(graph: Graph) -> Sequence[tuple[int, float]]:
+    """Return the batch norms whose scales do not start at 1, by dimension."""
+    norms = [graph.shapes[n.name] for n in graph.nodes if isinstance(n.op, BatchNorm)]
+    wanted = [
+        (2, graph.init.scale, any(shape.spatial for shape in norms)),
+        (1, graph.init.vector_scale, any(not shape.spatial for shape in norms)),
+    ]
+    return [(dimension, scale) for dimension, scale, used in wanted if used and scale != 1]
+
+
+def _masks(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Yield the mask of each sparse convolution as base64 of its bits."""
+    for node in graph.nodes:
+        if node.weights is None and isinstance(node.op, Conv2d) and node.op.sparsity:
+            shape = graph.parameters()[f"{node.name}.weight"]
+            mask = draw_mask(node.op.sparsity, shape, node.name).numpy().astype(bool)
+            text = base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode()
+            yield node.name, "\n".join(text[i : i + 96] for i in range(0, len(text), 96))

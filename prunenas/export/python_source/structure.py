@@ -1,0 +1,243 @@
+"""From a flat graph to nested modules: chains, blocks, and what one forward has to do.
+
+A dotted prefix that reads one value and gives one is a module of its own: an ``nn.Sequential``
+where its parts are numbered and follow one another, a block class elsewhere. Every other prefix
+is only a namespace, and the forward above it reaches through.
+"""
+
+import keyword
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from prunenas.export.python_source.sources import Arg, Layer, source
+from prunenas.ir.graph import Graph, Node
+from prunenas.ir.ops import Input, Select
+
+ENTRY = ""
+"""The value that a scope is called with."""
+
+_LARGEST_BLOCK = 24
+"""Units that a block class may have; a longer forward is no easier to read for being apart."""
+
+Path = tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Numbered modules, one after another; a number that is missing does nothing."""
+
+    parts: "tuple[tuple[int, Layer | Chain | Scope], ...]"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One step of a forward.
+
+    Args:
+        kind: The op's kind; ``module`` for a chain or a block.
+        path: Where the module is filed, below the scope; the op's name where there is none.
+        reads: The values it reads.
+        gives: The value it gives.
+        inline: The expression that needs no module.
+        module: What is declared; None where there is nothing, or where ``shares`` is set.
+        shares: Where the module stands whose weights are used again.
+    """
+
+    kind: str
+    path: Path
+    reads: tuple[str, ...]
+    gives: str
+    inline: str | None = None
+    module: "Layer | Chain | Scope | None" = None
+    shares: Path | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """All that one forward does, with names relative to it.
+
+    Args:
+        prefix: Where this instance stands in the graph.
+        units: The steps in order.
+        returns: The value that comes out.
+    """
+
+    prefix: Path
+    units: tuple[Unit, ...]
+    returns: str
+
+
+Module = Layer | Chain | Scope
+
+
+def args(module: Module | None) -> Iterator[Arg]:
+    """Yield the arguments of all layers of ``module``, in order."""
+    if isinstance(module, Layer):
+        yield from module.args
+    elif isinstance(module, Chain):
+        for _, part in module.parts:
+            yield from args(part)
+    elif isinstance(module, Scope):
+        for unit in module.units:
+            yield from args(unit.module)
+
+
+def signature(module: Module | None) -> object:
+    """Return what two modules share that differ in their arguments' values only."""
+    if isinstance(module, Layer):
+        return (module.function, tuple((arg.keyword, arg.width) for arg in module.args))
+    if isinstance(module, Chain):
+        return tuple((number, signature(part)) for number, part in module.parts)
+    if isinstance(module, Scope):
+        units = tuple(
+            # With a module to fall back on, the inline form follows from the arguments.
+            (u.path, u.reads, u.gives, u.shares, signature(u.module) if u.module else u.inline)
+            for u in module.units
+        )
+        return (units, module.returns)
+    return None
+
+
+def is_plain(name: str) -> bool:
+    """Return whether ``name`` can be written as an attribute, and will not be mangled."""
+    fine = name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+    return fine and not name.startswith("__")
+
+
+def root(graph: Graph) -> Scope:
+    """Return the whole network as one scope."""
+    return _Nesting(graph).scope((), [*graph.nodes[1:]], graph.nodes[0].name)
+
+
+@final
+class _Nesting:
+    """Finds the modules of one graph; it lives while they are being found."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.members: dict[Path, list[Node]] = {}
+        self.found: dict[Path, tuple[Module, str, str] | None] = {}
+        for node in graph.nodes:
+            if isinstance(node.op, Input):
+                continue
+            parts = tuple(node.name.split("."))
+            for depth in range(1, len(parts)):
+                self.members.setdefault(parts[:depth], []).append(node)
+
+    def value(self, name: str) -> str:
+        """Return where the value of ``name`` is computed: selecting everything computes nothing."""
+        node = self.graph[name]
+        while isinstance(node.op, Select) and self._is_whole(node):
+            node = self.graph[node.inputs[0]]
+        return node.name
+
+    def scope(self, prefix: Path, members: list[Node], entry: str) -> Scope:
+        """Return the forward over ``members``, which reads ``entry`` and nothing else outside."""
+        known = {entry: ENTRY}
+        units: dict[str, Unit] = {}
+        for node in members:
+            unit = self._unit(prefix, node, known)
+            if unit is not None:
+                units.setdefault(".".join(unit.path), unit)
+        output = self._exits({n.name for n in members})
+        last = self.value(self.graph.output) if not prefix else output[0]
+        return Scope(prefix=prefix, units=tuple(units.values()), returns=known[last])
+
+    def _is_whole(self, node: Node) -> bool:
+        return self.graph.shapes[node.name] == self.graph.shapes[node.inputs[0]]
+
+    def _unit(self, prefix: Path, node: Node, known: dict[str, str]) -> Unit | None:
+        """Return the largest module of ``node`` below ``prefix``, or the node by itself."""
+        parts = tuple(node.name.split("."))
+        for depth in range(len(prefix) + 1, len(parts)):
+            found = self._module(parts[:depth])
+            if found is not None:
+                module, entry, leaves = found
+                path = parts[len(prefix) : depth]
+                known[leaves] = ".".join(path)
+                return Unit(
+                    kind="module",
+                    path=path,
+                    reads=(known[entry],),
+                    gives=known[leaves],
+                    module=module,
+                )
+        if self.value(node.name) != node.name:
+            return None
+        path = parts[len(prefix) :]
+        known[node.name] = ".".join(path)
+        written = source(self.graph, node)
+        shared = node.weights is not None
+        return Unit(
+            kind=node.op.kind,
+            path=path,
+            reads=tuple(known[self.value(name)] for name in node.inputs),
+            gives=known[node.name],
+            inline=written.inline,
+            module=None if shared else written.layer,
+            shares=tuple(node.weights.split("."))[len(prefix) :] if node.weights else None,
+        )
+
+    def _module(self, path: Path) -> tuple[Module, str, str] | None:
+        """Return the module at ``path``, what it reads and what it gives; None for a namespace."""
+        if path not in self.found:
+            self.found[path] = self._find(path)
+        return self.found[path]
+
+    def _find(self, path: Path) -> tuple[Module, str, str] | None:
+        members = self.members[path]
+        names = {node.name for node in members}
+        reads = {self.value(name) for node in members for name in node.inputs}
+        entries = [*(reads - names)]
+        exits = self._exits(names)
+        if len(entries) != 1 or len(exits) != 1 or self._shares_across(names):
+            return None
+        scope = self.scope(path, members, entries[0])
+        chain = _chain(scope)
+        if chain is not None:
+            return chain, entries[0], exits[0]
+        has_width = any(arg.width for arg in args(scope))
+        if not has_width or len(scope.units) > _LARGEST_BLOCK:
+            return None
+        return scope, entries[0], exits[0]
+
+    def _exits(self, names: set[str]) -> list[str]:
+        """Return the values computed among ``names`` that are needed elsewhere."""
+        needed = {
+            self.value(name)
+            for node in self.graph.nodes
+            if node.name not in names
+            for name in node.inputs
+        } | {self.value(self.graph.output)}
+        return [*(needed & names)]
+
+    def _shares_across(self, names: set[str]) -> bool:
+        return any(
+            node.weights is not None and (node.name in names) != (node.weights in names)
+            for node in self.graph.nodes
+        )
+
+
+def _chain(scope: Scope) -> Chain | None:
+    """Return ``scope`` as numbered modules one after another, None where it is more than that."""
+    numbers: list[int] = []
+    parts: list[tuple[int, Module]] = []
+    value = ENTRY
+    for unit in scope.units:
+        name = unit.path[0]
+        number = int(name) if name.isascii() and name.isdecimal() else -1
+        if len(unit.path) > 1 or unit.module is None or unit.reads != (value,):
+            return None
+        if str(number) != name or number <= (numbers[-1] if numbers else -1):
+            return None
+        numbers.append(number)
+        parts.append((number, unit.module))
+        value = unit.gives
+    # Gaps are filled by modules that do nothing: a few read well, many do not.
+    if value != scope.returns or not parts or numbers[-1] > 2 * len(parts):
+        return None
+    return Chain(parts=tuple(parts))

@@ -1,0 +1,170 @@
+"""The file as a template: what stands around the classes, and the helpers that some ops need."""
+
+TEMPLATE = '''"""
+{{- about | join("\n") }}
+"""
+
+{% if masks %}
+import base64
+
+{% endif %}
+import torch
+{% if uses_functional %}
+import torch.nn.functional as F
+{% endif %}
+from torch import Tensor, nn
+{% if "ChannelSelection" in helpers %}
+
+
+class ChannelSelection(nn.Module):
+    """The channels at fixed indices."""
+
+    def __init__(self, indices: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("indices", torch.tensor(indices), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(1, self.indices)
+{% endif %}
+{% if "DropPath" in helpers %}
+
+
+class DropPath(nn.Module):
+    """Zeroes whole images with probability p while training, scales the others by 1 / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
+        return x * kept.to(x.dtype) / (1 - self.p)
+{% endif %}
+{% if "MaskedConv2d" in helpers %}
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution whose kernel is multiplied by a fixed mask of zeros and ones.
+
+    The mask comes as base64 of its bits, the first one highest in its byte. It is not in the state
+    dict. Weights that start at zero under it stay exactly zero.
+    """
+
+    def __init__(self, *args, mask: str, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        packed = torch.tensor(list(base64.b64decode(mask)))
+        bits = packed[:, None] >> torch.arange(7, -1, -1) & 1
+        kept = bits.flatten()[: self.weight.numel()].view_as(self.weight)
+        self.register_buffer("mask", kept.to(self.weight.dtype), persistent=False)
+        with torch.no_grad():
+            self.weight.mul_(self.mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight * self.mask, self.bias)
+{% endif %}
+{% if "PadShortcut" in helpers %}
+
+
+class PadShortcut(nn.Module):
+    """Brings x to the shape of another tensor: subsampled or averaged, then zero channels added."""
+
+    def __init__(self, stride: int = 1, average: bool = False, detach: bool = False) -> None:
+        super().__init__()
+        self.stride, self.average, self.detach = stride, average, detach
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        if self.detach:
+            x = x.detach()
+        step = self.stride
+        x = F.avg_pool2d(x, step) if self.average else x[:, :, ::step, ::step]
+        return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
+{% endif %}
+{% if "channel_shuffle" in helpers %}
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave equal groups of channels."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+{% endif %}
+{% for block in blocks %}
+
+
+class {{ block.class[0] }}(nn.Module):
+    """{{ block.class[1] }}"""
+
+{{ block.head | join("\n") }}
+        super().__init__()
+{{ block.declarations | join("\n") }}
+
+    def forward(self, x: Tensor) -> Tensor:
+{{ block.statements | join("\n") }}
+{% endfor %}
+
+
+class {{ name }}(nn.Module):
+    """{{ summary }}"""
+
+    def __init__(self) -> None:
+        super().__init__()
+{% for line in declarations %}
+{{ line }}
+{% endfor %}
+{% if initialises %}
+        initialise(self)
+{% endif %}
+
+    def forward(self, x: Tensor) -> Tensor:
+{{ statements | join("\n") }}
+{% if initialises %}
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw fresh weights by the scheme of the spec, from torch's own random state."""
+    for module in network.modules():
+{% if init.conv != "torch" and has_conv %}
+        if isinstance(module, nn.Conv2d):
+            height, width = module.kernel_size
+{% if init.conv == "fan_out" %}
+            fan = height * width * module.out_channels
+{% else %}
+            fan = height * width * module.weight.shape[1]
+{% endif %}
+{% if masks %}
+            if isinstance(module, MaskedConv2d):
+                fan *= module.mask.mean().item()  # what survives under the mask
+{% endif %}
+            nn.init.normal_(module.weight, std=(2 / fan) ** 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+{% if masks %}
+            if isinstance(module, MaskedConv2d):
+                with torch.no_grad():
+                    module.weight.mul_(module.mask)
+{% endif %}
+{% endif %}
+{% if init.linear != "torch" and has_linear %}
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+{% endif %}
+{% for dimension, scale in scales %}
+        if isinstance(module, nn.BatchNorm{{ dimension }}d):
+            nn.init.constant_(module.weight, {{ scale }})
+{% endfor %}
+{% endif %}
+{% if masks %}
+
+
+MASKS = {
+{% for key, text in masks %}
+    "{{ key }}": """
+{{ text }}
+""",
+{% endfor %}
+}
+{% endif %}
+'''

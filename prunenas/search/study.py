@@ -1,0 +1,249 @@
+"""search: from a space and a data set to a confirmed front."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final, get_args
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from prunenas.arch.files import write_text
+from prunenas.data.base import ImageData
+from prunenas.errors import RunError, SpaceError
+from prunenas.ir.canonical import canonical_json, encode
+from prunenas.search.candidate import Candidate, controls
+from prunenas.search.front import Front, FrontRow, Role, pareto
+from prunenas.search.objective import Objective
+from prunenas.search.run_folder import claim
+from prunenas.search.space import SearchSpace
+from prunenas.search.strategies.base import STRATEGIES
+from prunenas.search.worker import (
+    Event,
+    ObjectiveName,
+    OnEvent,
+    enqueue_starts,
+    epochs_of,
+    finished,
+    found_candidates,
+    run_trials,
+)
+from prunenas.training.recipe import Recipe
+
+
+def search(
+    space: SearchSpace,
+    data: ImageData,
+    *,
+    recipe: Recipe | None = None,
+    strategy: str = "tpe",
+    objectives: Sequence[ObjectiveName] = ("accuracy",),
+    trials: int = 50,
+    confirm_seeds: int = 3,
+    front_size: int = 5,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    on_event: OnEvent | None = None,
+) -> Front:
+    """Search ``space``, hold what is found against the controls, and confirm the front.
+
+    Trials train on the training set less its validation part and are judged by that part. Then the
+    Pareto points of validation accuracy against macs and the controls are trained again, from
+    scratch, with seeds of their own, on the whole training set; only these read the test set, each
+    training once.
+
+    Args:
+        space: What may be proposed.
+        data: The data set, on the device where to train.
+        recipe: Budget and schedule of every training; the paper's by default.
+        strategy: Name of a strategy.
+        objectives: What the strategy improves: ``accuracy``, and perhaps ``macs``, ``params``.
+        trials: Finished trials in all; more of them continue a search.
+        confirm_seeds: Trainings of each confirmed architecture; 0 leaves the test set unread.
+        front_size: Most Pareto points to confirm: the best, and others spread evenly over macs.
+        seed: Of the strategy and of every trial's training.
+        out: Folder for the study, the results and the specs; the same call continues there. Nothing
+            is kept where it is None.
+        provenance: Put into every spec, such as the command.
+        on_event: Called after every epoch and every training.
+
+    Raises:
+        UnknownNameError: No such strategy.
+        SpaceError: The objectives or counts make no sense.
+        RunFolderError: ``out`` belongs to another search.
+        DataError: The data does not fit the target.
+        RunError: No trial succeeded.
+    """
+    _check(objectives, trials, confirm_seeds, front_size)
+    recipe = recipe or Recipe()
+    plan = _Plan(
+        space=space,
+        seed=seed,
+        objectives=tuple(objectives),
+        confirm_seeds=tuple(range(seed + 1, seed + 1 + confirm_seeds)),
+        front_size=front_size,
+        on_event=on_event or (lambda event: None),
+    )
+    chosen = STRATEGIES[strategy]()
+    facts = {
+        "space": space.facts(),
+        "data": {"name": data.name, "digest": data.digest},
+        "recipe": encode(recipe),
+        "strategy": {"name": strategy, "sampler": type(chosen.sampler(0)).__name__},
+        "objectives": list(objectives),
+        "seed": seed,
+    }
+    folder = None if out is None else Path(out)
+    with nullcontext() if folder is None else claim(folder, facts):
+        objective = Objective(
+            data=data,
+            recipe=recipe,
+            device=data.device,
+            folder=None if folder is None else folder / "results",
+        )
+        study = optuna.create_study(
+            storage=_storage(folder),
+            study_name="search",
+            directions=["maximize" if name == "accuracy" else "minimize" for name in objectives],
+            load_if_exists=True,
+        )
+        enqueue_starts(study, space)
+        run_trials(
+            study,
+            space,
+            objective,
+            chosen,
+            objectives=plan.objectives,
+            trials=trials,
+            seed=seed,
+            on_event=plan.on_event,
+        )
+        story = {"search": facts, **(provenance or {})}
+        front = _confirmed(plan, objective, study, story)
+        if folder is not None:
+            _write(front, folder)
+    return front
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What stays the same during one search."""
+
+    space: SearchSpace
+    seed: int
+    objectives: tuple[ObjectiveName, ...]
+    confirm_seeds: tuple[int, ...]
+    front_size: int
+    on_event: OnEvent
+
+
+def _check(objectives: Sequence[str], trials: int, confirm_seeds: int, front_size: int) -> None:
+    known = get_args(ObjectiveName)
+    faults = [f"unknown objective {name!r}" for name in objectives if name not in known]
+    if "accuracy" not in objectives or len({*objectives}) < len(objectives):
+        faults.append("objectives name accuracy, and each name once")
+    if trials < 1 or front_size < 1 or confirm_seeds < 0:
+        faults.append(f"{trials=} and {front_size=} are at least 1, {confirm_seeds=} at least 0")
+    if faults:
+        raise SpaceError(f"{'; '.join(faults)} (objectives: {', '.join(known)})")
+
+
+def _storage(folder: Path | None) -> BaseStorage:
+    if folder is None:
+        return InMemoryStorage()
+    return JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+
+
+def _confirmed(
+    plan: _Plan, objective: Objective, study: optuna.Study, story: Mapping[str, Any]
+) -> Front:
+    """Return the front and the controls, trained again with several seeds."""
+    found = found_candidates(study, plan.space)
+    if not found:
+        raise RunError("no trial succeeded: every training diverged")
+    scores = {c.digest: objective.search_score(c.graph, seed=plan.seed).accuracy for c in found}
+    points = pareto(found, lambda c: _losses(c, scores[c.digest], plan.objectives))
+    points.sort(key=lambda c: (c.macs, c.params))
+    best = max(points, key=lambda c: (scores[c.digest], -c.macs))
+    shown = _spread(points, best, plan.front_size)
+    against = controls(plan.space, best)
+    for place, control in enumerate(against):
+        tell = epochs_of(plan.on_event, "controls", place, len(against), control.name)
+        metrics = objective.search_score(control.graph, seed=plan.seed, on_epoch=tell)
+        plan.on_event(
+            Event(
+                phase="controls",
+                done=place + 1,
+                total=len(against),
+                name=control.name,
+                metrics=metrics,
+            )
+        )
+    roles: list[tuple[Role, Candidate]] = [("control", c) for c in against]
+    roles += [("best" if c is best else "front", c) for c in shown]
+    rows = tuple(
+        _row(plan, objective, role, c, place, len(roles), story)
+        for place, (role, c) in enumerate(roles)
+    )
+    return Front(rows=rows, trials=len(finished(study)), left_out=len(points) - len(shown))
+
+
+def _losses(found: Candidate, accuracy: float, objectives: Sequence[ObjectiveName]) -> list[float]:
+    # A front needs a cost beside the accuracy, also where the search improved accuracy alone.
+    return [-accuracy, found.macs, *([found.params] if "params" in objectives else [])]
+
+
+def _spread(points: Sequence[Candidate], best: Candidate, count: int) -> list[Candidate]:
+    """Return at most ``count`` of ``points``, evenly spaced, the best among them."""
+    if len(points) <= count:
+        return [*points]
+    places = {round(i * (len(points) - 1) / max(1, count - 1)) for i in range(count)}
+    at = points.index(best)
+    if at not in places:
+        places.remove(min(places, key=lambda place: abs(place - at)))
+        places.add(at)
+    return [points[place] for place in sorted(places)]
+
+
+def _row(
+    plan: _Plan,
+    objective: Objective,
+    role: Role,
+    found: Candidate,
+    place: int,
+    total: int,
+    story: Mapping[str, Any],
+) -> FrontRow:
+    validation = objective.search_score(found.graph, seed=plan.seed)
+    spec = found.spec(plan.space.target, role=role, validation=encode(validation), **dict(story))
+    if plan.confirm_seeds:
+        tell = epochs_of(plan.on_event, "confirm", place, total, found.name)
+        metrics = objective.confirm(found.graph, seeds=plan.confirm_seeds, on_epoch=tell)
+        spec = spec.with_metrics(metrics)
+        plan.on_event(
+            Event(phase="confirm", done=place + 1, total=total, name=found.name, metrics=metrics)
+        )
+    return FrontRow(role=role, spec=spec, validation=validation)
+
+
+def _write(front: Front, folder: Path) -> None:
+    """Write the specs of ``front``, and what its rows are."""
+    for stale in (folder / "specs").glob("*.json"):
+        stale.unlink()
+    rows = []
+    for row in front.rows:
+        path = row.spec.save(folder / "specs" / f"{slug(row.spec.name)}.json", overwrite=True)
+        rows.append({"role": row.role, "spec": path.relative_to(folder).as_posix()})
+    facts = {"rows": rows, "trials": front.trials, "left_out": front.left_out}
+    write_text(folder / "front.json", canonical_json(facts) + "\n", overwrite=True)
+
+
+def slug(name: str) -> str:
+    """Return ``name`` as a file name: lower case, words joined by hyphens."""
+    words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
+    return "-".join(words)

@@ -1,0 +1,38 @@
+"""Metrics over seeds."""
+
+import pytest
+
+from prunenas.arch.metrics import Metrics, SeedResult
+from prunenas.errors import InputError
+
+
+def metrics(*accuracies, top5=None):
+    results = tuple(
+        SeedResult(seed=i, accuracy=a, loss=0.5, epochs=3, seconds=2.0, top5=top5)
+        for i, a in enumerate(accuracies)
+    )
+    return Metrics(results=results, part="test", params=10, macs=20, device="a CPU", data="shapes")
+
+
+def test_mean_and_sample_deviation_over_seeds():
+    found = metrics(0.2, 0.4, 0.9)
+    assert found.n == 3
+    assert found.accuracy == pytest.approx(0.5)
+    # Deviations -0.3, -0.1, 0.4; divided by n - 1.
+    assert found.std == pytest.approx((0.26 / 2) ** 0.5)
+    assert found.seconds == 6.0
+
+
+def test_one_seed_has_no_deviation():
+    found = metrics(0.25)
+    assert (found.n, found.accuracy, found.std) == (1, 0.25, 0.0)
+
+
+def test_top5_is_the_mean_where_it_was_measured():
+    assert metrics(0.2, 0.4, top5=0.75).top5 == 0.75
+    assert metrics(0.2, 0.4).top5 is None
+
+
+def test_no_result_is_refused():
+    with pytest.raises(InputError, match="at least one seed"):
+        metrics()
