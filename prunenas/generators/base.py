@@ -1,11 +1,13 @@
 """What every pruning method is: a generator of descriptors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prunenas.arch.allocate import Scores, best
 from prunenas.arch.descriptor import (
@@ -21,7 +23,7 @@ from prunenas.build.network import Network
 from prunenas.data.base import ImageData
 from prunenas.errors import MethodError
 from prunenas.ir.canonical import digest, encode
-from prunenas.ir.coupling import ChannelGroups, couple
+from prunenas.ir.coupling import ChannelGroup, ChannelGroups, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import Select
 from prunenas.registry import Registry
@@ -136,7 +138,8 @@ def generate(
     Raises:
         UnknownNameError: No such method.
         KeepError: ``keep`` is outside (0, 1].
-        MethodError: Unknown options, or nothing to train on, or nothing to look at.
+        MethodError: Unknown options, or nothing to train on, to look at or to prune.
+        BudgetError: A method that never exceeds ``keep`` cannot get down to it.
         DataError: The data does not fit the graph.
     """
     generator = make_generator(method, **options)
@@ -146,6 +149,9 @@ def generate(
     if keep == 1:
         origin = Origin(method=method, keep=keep, reached=1.0, options=told)
         return Descriptor(reference=digest(graph), origin=origin)
+    if not groups.free:
+        fixed = "; ".join(f"{group.name}: {group.fixed}" for group in groups)
+        raise MethodError(f"{method} has nothing to prune, every group is fixed: {fixed}")
     if generator.trains and network is None:
         if data is None:
             raise MethodError(f"{method} trains the reference: give it data, or a trained network")
@@ -201,18 +207,10 @@ def _descriptor(
     seed: int,
     options: Mapping[str, Any],
 ) -> Descriptor:
-    reference = digest(graph)
-    selections = _trimmed(graph, groups, proposal)
-    fitted = within_bounds(
-        groups, dict(proposal.widths) | {name: len(kept) for name, kept in selections.items()}
-    )
-    widths = {
-        name: fitted[name]
-        for name in proposal.widths
-        if name not in selections and fitted[name] != groups[name].width
-    }
+    widths, selections = _fitted(graph, groups, proposal)
+    every = widths | {name: len(kept) for name, kept in selections.items()}
     return Descriptor(
-        reference=reference,
+        reference=digest(graph),
         widths=widths,
         selections=selections,
         dropped=proposal.dropped,
@@ -220,50 +218,92 @@ def _descriptor(
         origin=Origin(
             method=method,
             keep=keep,
-            reached=reached_keep(groups, fitted),
+            reached=reached_keep(groups, every),
             kept_best=proposal.kept_best,
             options=options,
         ),
     )
 
 
-def _trimmed(graph: Graph, groups: ChannelGroups, proposal: Proposal) -> dict[str, tuple[int, ...]]:
-    """Return the proposed selections, fitted to the graph's bounds."""
-    fitted = within_bounds(
-        groups,
-        dict(proposal.widths)
-        | {
-            name: len(kept) for name, kept in proposal.selections.items() if not groups[name].select
-        },
+def _fitted(
+    graph: Graph, groups: ChannelGroups, proposal: Proposal
+) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return the proposal fitted to divisors and bounds: widths alone, and kept channels."""
+    asked = dict(proposal.widths) | {name: len(kept) for name, kept in proposal.selections.items()}
+    sources = {name: width for name, width in asked.items() if not groups[name].select}
+    fitted = within_bounds(groups, sources if proposal.selections else asked)
+    alone = proposal.widths.keys() - proposal.selections
+    told = Descriptor(reference=digest(graph), widths={name: fitted[name] for name in alone})
+    # What a selection reads is known only when its source's channels are, so sources go first.
+    for group in sorted(groups.free, key=lambda group: group.select):
+        if group.name in alone:
+            continue
+        if group.select:
+            kept = _readable(graph, groups, group, told, proposal)
+        else:
+            kept = _resized(group, fitted[group.name], proposal)
+        if kept is not None:
+            told = replace(told, selections={**told.selections, group.name: kept})
+        else:
+            width = len(proposal.selections.get(group.name, range(group.width)))
+            bounded = within_bounds(groups, {**told.widths, group.name: width})[group.name]
+            told = replace(told, widths={**told.widths, group.name: bounded})
+    full = groups.widths
+    return (
+        {n: w for n, w in told.widths.items() if w != full[n] and n not in told.selections},
+        {name: kept for name, kept in told.selections.items() if len(kept) != full[name]},
     )
-    selections = {
-        name: kept
-        if groups[name].select or len(kept) <= fitted[name]
-        else best(proposal.scores[name], fitted[name])
-        for name, kept in proposal.selections.items()
-    }
-    selections = {n: kept for n, kept in selections.items() if len(kept) < groups[n].width}
-    if not selections:
-        return {}
-    told = Descriptor(reference=digest(graph), widths=proposal.widths, selections=selections)
-    return selections | _following(graph, groups, told)
 
 
-def _following(graph: Graph, groups: ChannelGroups, told: Descriptor) -> dict[str, tuple[int, ...]]:
-    """Return what channel selections keep when their source loses channels.
+def _resized(group: ChannelGroup, width: int, proposal: Proposal) -> tuple[int, ...] | None:
+    """Return the proposed channels of a group, or its ``width`` best."""
+    everything = tuple(range(group.width))
+    wanted = proposal.selections.get(group.name, everything)
+    if len(wanted) == width and group.divisor == 1:
+        return wanted
+    scores = proposal.scores.get(group.name, np.zeros(group.width))
+    return _evenly(scores, everything, width // group.divisor, group.divisor)
 
-    A selection cannot take what its source no longer has; of the rest it keeps what it was told.
+
+def _readable(
+    graph: Graph,
+    groups: ChannelGroups,
+    group: ChannelGroup,
+    told: Descriptor,
+    proposal: Proposal,
+) -> tuple[int, ...] | None:
+    """Return which of a selection's proposed channels its sources still have.
+
+    Where they have none of them, the best that they have; None where that cannot be told.
     """
-    following: dict[str, tuple[int, ...]] = {}
-    for group in groups.free:
-        node = graph[group.name]
-        if not isinstance(node.op, Select) or group.name in told.widths.keys() - told.selections:
-            continue
-        there = kept_positions(groups.axes[node.inputs[0]], groups, told)
-        wanted = told.selections.get(group.name, tuple(range(group.width)))
-        if there is None:
-            continue
-        left = tuple(i for i in wanted if node.op.indices[i] in {*there})
-        if len(left) < group.width:
-            following[group.name] = left or wanted[:1]
-    return following
+    there = {*range(group.width)}
+    for member in group.members:
+        node = graph[member]
+        left = kept_positions(groups.axes[node.inputs[0]], groups, told)
+        if not isinstance(node.op, Select) or left is None:
+            return None
+        remaining = {*left}
+        there &= {i for i, channel in enumerate(node.op.indices) if channel in remaining}
+    both = [i for i in proposal.selections.get(group.name, range(group.width)) if i in there]
+    size = group.width // group.divisor
+    each = min(sum(i // size == part for i in both) for part in range(group.divisor))
+    scores = proposal.scores.get(group.name, np.zeros(group.width))
+    return _evenly(scores, both if each else sorted(there), max(each, 1), group.divisor)
+
+
+def _evenly(
+    scores: NDArray[np.float64], there: Sequence[int], each: int, parts: int
+) -> tuple[int, ...] | None:
+    """Return the ``each`` best of what is ``there`` in every one of ``parts`` equal parts.
+
+    The filters of a grouped convolution cannot change their part, and parts stay equally wide.
+    None where a part has too few.
+    """
+    size = len(scores) // parts
+    kept: list[int] = []
+    for part in range(parts):
+        own = [i for i in there if i // size == part]
+        if len(own) < each:
+            return None
+        kept += [own[i] for i in best(scores[own], each)]
+    return tuple(kept)

@@ -65,5 +65,7 @@ class L1Norm(Generator):
 
 
 def _scores(network: Network, group: ChannelGroup) -> NDArray[np.float64]:
-    members = [filter_l1(network.weight(member)) for member in group.members]
+    # A layer that is called twice is one layer.
+    layers = {network.graph[member].weights or member for member in group.members}
+    members = [filter_l1(network.weight(layer)) for layer in sorted(layers)]
     return torch.stack(members).sum(dim=0).double().cpu().numpy()

@@ -1,5 +1,6 @@
 """Network Slimming: sparsity training on batch-norm scales, one threshold over all of them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
@@ -39,8 +40,10 @@ class NetworkSlimming(Generator):
     strength: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise MethodError(f"network_slimming: strength is not negative, got {self.strength}")
+        if not 0 <= self.strength < math.inf:
+            raise MethodError(
+                f"network_slimming: strength is finite and not negative, got {self.strength}"
+            )
 
     def hooks(self) -> Hooks:
         """Return the subgradient of the penalty, after every backward pass."""

@@ -11,7 +11,6 @@ from prunenas.ir.graph import Graph
 
 Schedule = Literal["steps", "one_cycle", "constant"]
 Precision = Literal["fp32", "bf16"]
-CostName = Literal["repo_flops", "macs"]
 
 _SCHEDULES = get_args(Schedule)
 _PRECISIONS = get_args(Precision)
@@ -154,7 +153,7 @@ def scratch_b(
     *,
     reference: Graph,
     candidate: Graph,
-    cost: CostName = "repo_flops",
+    cost: str = "repo_flops",
     cap: float | None = None,
 ) -> Recipe:
     """Return the recipe of Scratch-B: epochs stretched to spend the reference's compute.
@@ -165,18 +164,21 @@ def scratch_b(
         recipe: The large network's recipe.
         reference: The large network.
         candidate: The network to be trained.
-        cost: What the ratio is taken of: the released code's counter, or multiply-accumulates.
+        cost: What the ratio is taken of: ``repo_flops``, the released code's counter, or
+            ``macs``.
         cap: Largest ratio; the released code caps at 2 on ImageNet, and nowhere on CIFAR.
 
     Raises:
-        RecipeError: ``cap`` is below 1, or the stretched recipe has no epoch left.
+        RecipeError: ``cost`` is unknown, ``cap`` is below 1, or the stretched recipe has no epoch left.
 
     Source: Liu et al. 2019, arXiv:1810.05270, section 3.
     """
     if cap is not None and cap < 1:
         raise RecipeError(f"a cap below 1 would shorten the training, got {cap=}")
-    counter = {"repo_flops": repo_flops, "macs": macs}[cost]
-    ratio = counter(reference) / counter(candidate)
+    counters = {"repo_flops": repo_flops, "macs": macs}
+    if cost not in counters:
+        raise RecipeError(f"unknown cost {cost!r}; known: {', '.join(counters)}")
+    ratio = counters[cost](reference) / counters[cost](candidate)
     return replace(recipe, epochs=math.floor(recipe.epochs * min(ratio, cap or math.inf)))
 
 

@@ -89,7 +89,7 @@ def asked(graph, name, share):
 @pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_budget_is_met_and_used_up(graph, name, round_to):
-    budgets = asked(graph, name, 0.55)
+    budgets = asked(graph, name, 0.8)
     told = allocate(graph, sloping(graph), round_to=round_to, **budgets)
     assert meets(graph, told, budgets)
     assert growable(graph, told, budgets, round_to) == []
@@ -192,10 +192,11 @@ def test_rounded_widths_are_multiples():
 
 
 def test_selections_are_drawn_from_the_seed():
-    graph = selecting()
+    graph = everything()
     one, same, other = (
-        allocate(graph, StageProfile.uniform(graph, 0.5), keep=0.6, seed=s) for s in (1, 1, 2)
+        allocate(graph, StageProfile.uniform(graph, 0.5), keep=0.7, seed=s) for s in (1, 1, 2)
     )
+    assert one.widths["pick"] < one.widths["stem"]
     assert apply(graph, one) == apply(graph, same) != apply(graph, other)
 
 

@@ -19,23 +19,19 @@ from prunenas.arch.spec import ArchSpec
 from prunenas.build.masks import draw_mask
 from prunenas.build.network import Network
 from prunenas.export.base import EXPORTERS
-from prunenas.export.python_source.classes import (
-    BlockClass,
-    Classes,
-    block_classes,
-    declarations,
-    statements,
-)
+from prunenas.export.python_source.classes import BlockClass, Classes, block_classes
 from prunenas.export.python_source.sources import SOURCES, source
 from prunenas.export.python_source.structure import root
 from prunenas.export.python_source.template import TEMPLATE
 from prunenas.export.python_source.text import Expression, lines, paragraph
+from prunenas.export.python_source.writing import declarations, statements
 from prunenas.ir.cost import macs, params
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import BatchNorm, Conv2d, Depthwise2d, Linear
 
 __all__ = ["SOURCES", "python_source"]
 
+_FUNCTIONAL = re.compile(r"(?<![\w.])F\.")
 _HELPERS = ("ChannelSelection", "DropPath", "MaskedConv2d", "PadShortcut", "channel_shuffle")
 
 
@@ -70,7 +66,10 @@ def python_source(spec: ArchSpec) -> str:
         statements=body,
         helpers=helpers,
         uses_functional="PadShortcut" in helpers
-        or any("F." in line for line in (*body, *(t for b in blocks for t in b["statements"]))),
+        or any(
+            _FUNCTIONAL.search(line)
+            for line in (*body, *(t for b in blocks for t in b["statements"]))
+        ),
         masks=[*_masks(graph)],
         init=graph.init,
         scales=scales,

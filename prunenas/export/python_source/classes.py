@@ -1,25 +1,19 @@
-"""Block classes: which arguments they take, and the source of declarations."""
+"""Block classes: one for each structure that occurs, and which arguments it takes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
-from prunenas.export.python_source.forward import DEEPEST, Step, forward
 from prunenas.export.python_source.sources import Arg, Layer
 from prunenas.export.python_source.structure import (
     Chain,
     Module,
-    Path,
     Scope,
-    Unit,
     args,
     is_plain,
     signature,
 )
-from prunenas.export.python_source.text import Expression, Value, lines, literal
-
-_WEIGHTED = {"Conv2d", "Depthwise2d", "Linear"}
-_DICT_METHODS = {"clear", "items", "keys", "pop", "update", "values"}
+from prunenas.export.python_source.text import Value, literal
 
 
 @final
@@ -103,9 +97,12 @@ def _title(scope: Scope) -> tuple[str, str]:
     if "Concat" in kinds and "" in kinds["Concat"].reads:
         return "DenseLayer", "Appends new channels to those that come in."
     words = [part for part in scope.prefix if not part.isdecimal()] or ["inner"]
-    camel = "".join(w[:1].upper() + w[1:] for w in words[-1].split("_") if w)
-    fine = camel.isascii() and camel.isidentifier()
-    return f"{camel}Block" if fine else "Block", f"One part of {'.'.join(words)}."
+    stem = words[-1].rstrip("0123456789_")
+    camel = "".join(word[:1].upper() + word[1:] for word in stem.split("_"))
+    name = f"{camel}Block" if camel.isascii() and camel.isidentifier() else "Block"
+    if scope.prefix[-1].isdecimal():
+        return name, f"One of the numbered parts of {stem}."
+    return name, f"The part called {stem}." if stem == words[-1] else f"A part called {stem}."
 
 
 def _parameters(scopes: Sequence[Scope]) -> tuple[Parameter, ...]:
@@ -117,7 +114,7 @@ def _parameters(scopes: Sequence[Scope]) -> tuple[Parameter, ...]:
         values = tuple(vector[slot].value for vector in vectors)
         if arg.width or len(set(values)) > 1:
             groups.setdefault(("" if arg.width else arg.keyword, values), []).append(slot)
-    names = _names([*groups.values()], first, _layer_names(scopes[0]))
+    names = _names(scopes[0], [*groups.values()], first)
     found = [
         Parameter(
             name=name,
@@ -165,167 +162,40 @@ def _layer_names(scope: Scope) -> list[str]:
     return [name if is_plain(name) else "" for name in inside(scope, "")]
 
 
-def _names(
-    groups: Sequence[Sequence[int]], slots: Sequence[Arg], layers: Sequence[str]
-) -> list[str]:
+def _names(scope: Scope, groups: Sequence[Sequence[int]], slots: Sequence[Arg]) -> list[str]:
     """Return a name for each group of slots, no two alike."""
-    widths = [group for group in groups if slots[group[0]].width]
+    layers = _layer_names(scope)
+    widths = _width_names(scope, [group for group in groups if slots[group[0]].width], slots)
     names: list[str] = []
     for group in groups:
-        arg = slots[group[0]]
-        decides = next((slot for slot in group if slots[slot].width == "out"), group[0])
-        layer = layers[decides]
-        if arg.width and len(widths) == 1:
-            name = "width"
-        elif arg.width and group is widths[0]:
-            name = "in_width"
-        elif arg.width and len(widths) == 2:
-            name = "width"
-        elif arg.width:
-            name = f"{layer}_width" if layer else "width1"
-        else:
-            name = arg.keyword or "size"
-            if name in names and layer:
-                name = f"{layer}_{name}"
-        number = 2
-        stem = name.rstrip("0123456789")
+        name = widths.get(group[0]) or slots[group[0]].keyword or "size"
+        if name in names and layers[group[0]]:
+            name = f"{layers[group[0]]}_{name}"
+        stem, number = name, 2
         while name in names:
             name, number = f"{stem}{number}", number + 1
         names.append(name)
     return names
 
 
-def declarations(
-    scope: Scope, classes: Classes, block: BlockClass | None, indent: int
-) -> list[str]:
-    """Return the statements that declare all modules of ``scope``."""
-    told = _told(block)
-    written: list[str] = []
-    spaces: set[Path] = set()
-    slot = 0
-    for unit in scope.units:
-        if unit.module is None:
-            continue
-        size = len([*args(unit.module)])
-        if not _is_inline(unit, told, slot):
-            for depth in range(1, len(unit.path)):
-                space = unit.path[:depth]
-                if space not in spaces:
-                    spaces.add(space)
-                    made = "nn.ModuleDict()" if _is_numbered(scope, space) else "nn.Module()"
-                    written += lines(*_target(scope, space, made), indent=indent)
-            made = _made(unit.module, classes, told, slot)
-            written += lines(*_target(scope, unit.path, made), indent=indent)
-        slot += size
-    return written
-
-
-def statements(scope: Scope, classes: Classes, block: BlockClass | None) -> list[str]:
-    """Return the statements of the forward of ``scope``."""
-    told = _told(block)
-    steps = []
-    slot = 0
-    for unit in scope.units:
-        reads = ", ".join(f"{{{i}}}" for i in range(len(unit.reads)))
-        inline = unit.inline if _is_inline(unit, told, slot) else None
-        called = f"{reach(scope, unit.shares or unit.path)}({reads})"
-        step = Step(
-            expression=inline or called,
-            reads=unit.reads,
-            gives=unit.gives,
-            # A whole chain or block has a line of its own.
-            depth=DEEPEST if unit.kind == "module" else 1,
-            weighted=unit.kind in _WEIGHTED,
-        )
-        steps.append(step)
-        slot += len([*args(unit.module)])
-    return forward(steps, scope.returns)
-
-
-def reach(scope: Scope, path: Path) -> str:
-    """Return the expression for the module at ``path`` in a method of the class of ``scope``."""
-    text = "self"
-    for depth, part in enumerate(path):
-        if depth and _is_numbered(scope, path[:depth]):
-            text += f'["{part}"]'
-        elif is_plain(part):
-            text += f".{part}"
-        else:
-            text += f'.get_submodule("{part}")'
-    return text
-
-
-def _target(scope: Scope, path: Path, made: Expression | str) -> tuple[str, Expression | str]:
-    """Return the start of the statement that files ``made`` at ``path``, and its expression."""
-    if is_plain(path[-1]) or _is_numbered(scope, path[:-1]):
-        return f"{reach(scope, path)} = ", made
-    return "", Expression(f"{reach(scope, path[:-1])}.add_module(", (f'"{path[-1]}"', made))
-
-
-def _is_numbered(scope: Scope, space: Path) -> bool:
-    """Return whether the weighted modules right below ``space`` have numbers for names."""
-    inside = [unit for unit in scope.units if space and unit.path[: len(space)] == space]
-    names = {unit.path[len(space)] for unit in inside}
-    numbered = {unit.path[len(space)] for unit in inside if unit.module and not unit.inline}
-    return (
-        bool(numbered)
-        and all(name.isascii() and name.isdecimal() for name in numbered)
-        and names.isdisjoint(_DICT_METHODS)
-    )
-
-
-def _told(block: BlockClass | None) -> dict[int, Parameter]:
-    return {slot: p for p in block.parameters for slot in p.slots} if block else {}
-
-
-def _is_inline(unit: Unit, told: Mapping[int, Parameter], slot: int) -> bool:
-    """Return whether ``unit`` is written without a module: its arguments are all constant here."""
-    if unit.inline is None:
-        return False
-    return not any(slot + i in told for i, _ in enumerate(args(unit.module)))
-
-
-def _made(
-    module: Module, classes: Classes, told: Mapping[int, Parameter], slot: int
-) -> Expression | str:
-    """Return the expression that makes ``module``, whose first argument is number ``slot``."""
-    if isinstance(module, Layer):
-        items = [
-            _item(arg, told.get(slot + i))
-            for i, arg in enumerate(module.args)
-            if slot + i in told or not arg.is_default
-        ]
-        return Expression(f"{module.function}(", tuple(items))
-    if isinstance(module, Chain):
-        return _sequential(module, classes, told, slot)
-    block = classes[signature(module)]
-    vector = [*args(module)]
-    items = []
-    for parameter in block.parameters:
-        at = parameter.slots[0]
-        arg = replace(vector[at], default=parameter.default)
-        if parameter.default is not None or not arg.width:
-            arg = replace(arg, keyword=parameter.name)
-        if slot + at in told or not arg.is_default:
-            items.append(_item(arg, told.get(slot + at)))
-    return Expression(f"{block.name}(", tuple(items))
-
-
-def _sequential(
-    chain: Chain, classes: Classes, told: Mapping[int, Parameter], slot: int
-) -> Expression:
-    items: list[Expression | str] = []
-    for number, part in chain.parts:
-        items += ["nn.Identity()"] * (number - len(items))
-        items.append(_made(part, classes, told, slot))
-        slot += len([*args(part)])
-    return Expression("nn.Sequential(", tuple(items), tall=True)
-
-
-def _item(arg: Arg, parameter: Parameter | None) -> Expression | str:
-    value: Expression | str = parameter.name if parameter else literal(arg.value)
-    if not arg.keyword:
-        return value
-    if isinstance(value, str):
-        return f"{arg.keyword}={value}"
-    return replace(value, head=f"{arg.keyword}={value.head}")
+def _width_names(
+    scope: Scope, groups: Sequence[Sequence[int]], slots: Sequence[Arg]
+) -> dict[int, str]:
+    """Return a name for each group of widths, by the group's first slot."""
+    if len(groups) == 1:
+        return {groups[0][0]: "width"}
+    names = {group[0]: "in_width" for group in groups[:1]}
+    rest = [*groups[1:]]
+    last = [slot for slot, arg in enumerate(slots) if arg.width == "out"][-1:]
+    appends = any(unit.kind == "Concat" for unit in scope.units)
+    if len(rest) > 1 and not appends:
+        ends = [group for group in rest if {*last} & {*group}]
+        names |= {group[0]: "out_width" for group in ends}
+        rest = [group for group in rest if group not in ends]
+    if len(rest) == 1:
+        return names | {rest[0][0]: "width"}
+    layers = _layer_names(scope)
+    for group in rest:
+        decides = next((slot for slot in group if slots[slot].width == "out"), group[0])
+        names[group[0]] = f"{layers[decides]}_width" if layers[decides] else "width"
+    return names

@@ -122,11 +122,18 @@ class _Nesting:
         self.members: dict[Path, list[Node]] = {}
         self.found: dict[Path, tuple[Module, str, str] | None] = {}
         for node in graph.nodes:
-            if isinstance(node.op, Input):
-                continue
-            parts = tuple(node.name.split("."))
-            for depth in range(1, len(parts)):
-                self.members.setdefault(parts[:depth], []).append(node)
+            if not isinstance(node.op, Input):
+                for space in self._spaces(node):
+                    self.members.setdefault(space, []).append(node)
+
+    def _spaces(self, node: Node) -> list[Path]:
+        """Return the prefixes that ``node`` stands in, from the outside in."""
+        parts = tuple(node.name.split("."))
+        # A function among numbered modules, such as "1_flatten", belongs to the forward above.
+        strange = not is_plain(parts[-1]) and not parts[-1].isdecimal()
+        written = source(self.graph, node)
+        above = strange and written.inline is not None and not [*args(written.layer)]
+        return [parts[:depth] for depth in range(1, len(parts) - above)]
 
     def value(self, name: str) -> str:
         """Return where the value of ``name`` is computed: selecting everything computes nothing."""
@@ -153,11 +160,11 @@ class _Nesting:
     def _unit(self, prefix: Path, node: Node, known: dict[str, str]) -> Unit | None:
         """Return the largest module of ``node`` below ``prefix``, or the node by itself."""
         parts = tuple(node.name.split("."))
-        for depth in range(len(prefix) + 1, len(parts)):
-            found = self._module(parts[:depth])
+        for space in self._spaces(node)[len(prefix) :]:
+            found = self._module(space)
             if found is not None:
                 module, entry, leaves = found
-                path = parts[len(prefix) : depth]
+                path = space[len(prefix) :]
                 known[leaves] = ".".join(path)
                 return Unit(
                     kind="module",

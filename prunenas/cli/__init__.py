@@ -1,0 +1,25 @@
+"""The command line: one command a public verb."""
+
+import sys
+
+from prunenas.errors import InputError, RunError
+
+
+def main() -> None:
+    """Run the command line. Exits with 0 when done, 2 for bad input, 1 for a run that failed."""
+    from prunenas.cli.verbs import app
+
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,43 @@
+"""Options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+InputSize = Annotated[
+    str | None,
+    typer.Option(help="Of a NAME: channels,height,width.", show_default="the data's or family's"),
+]
+Classes = Annotated[
+    int | None, typer.Option(help="Of a NAME: classes.", show_default="the data's or family's")
+]
+Width = Annotated[
+    float | None, typer.Option(help="Of a NAME: multiplier of all widths.", show_default="1.0")
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(help="Of a NAME that takes one, such as resnet.", show_default="the family's"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of data sets.", show_default="PRUNENAS_DATA, or the user's cache"),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+RecipeName = Annotated[str, typer.Option(help="Named recipe: paper, paper_imagenet, fast.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs instead of the recipe's.", show_default="the recipe's")
+]
+Data = Annotated[
+    str, typer.Option(help="Data set: a name, folder:PATH, npz:FILE or module:function.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="name=value: an option of the method. Repeatable."),
+]
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Option("--recipe-set", help="name=value: a field of the recipe. Repeatable."),
+]

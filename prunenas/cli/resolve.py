@@ -1,0 +1,125 @@
+"""From what is typed to values: NAME|SPEC, sizes, options."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from prunenas.arch.descriptor import Descriptor
+from prunenas.arch.spec import ArchSpec, load
+from prunenas.data.base import ImageData
+from prunenas.errors import InputError
+from prunenas.families.base import FAMILIES, reference
+from prunenas.ir.canonical import digest
+from prunenas.ir.graph import Graph
+from prunenas.training.recipe import Recipe, scratch_b, scratch_e
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NameArguments:
+    """What a family's NAME takes besides: None is the data set's, or the family's own."""
+
+    input_size: str | None = None
+    classes: int | None = None
+    width: float | None = None
+    depth: int | None = None
+
+
+def resolve(text: str, arguments: NameArguments, data: ImageData | None = None) -> ArchSpec:
+    """Return the architecture that NAME|SPEC names; a family's is a spec without reference.
+
+    Args:
+        text: Name of a family, or path of a spec.
+        arguments: Only a NAME takes them.
+        data: Its input size and classes are the defaults of a NAME.
+
+    Raises:
+        InputError: There is no such family or file, or a SPEC is given arguments of a NAME.
+    """
+    given = {k: v for k, v in vars(arguments).items() if v is not None}
+    if text not in FAMILIES and (text.endswith(".json") or Path(text).exists()):
+        if given:
+            flags = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise InputError(f"{text} is a spec and says itself what {flags} would")
+        return load(text)
+    size = parse_size(arguments.input_size) if arguments.input_size else None
+    options = {} if arguments.depth is None else {"depth": arguments.depth}
+    graph = reference(
+        text,
+        size or (data.input_size if data else None),
+        arguments.classes or (data.classes if data else None),
+        width=1.0 if arguments.width is None else arguments.width,
+        **options,
+    )
+    return ArchSpec(name=text, graph=graph, provenance={"family": text, **given})
+
+
+def parse_size(text: str) -> tuple[int, int, int]:
+    """Return ``text`` such as ``3,32,32`` as channels, height and width.
+
+    Raises:
+        InputError: It is something else.
+    """
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--input-size is channels,height,width such as 3,32,32, got {text!r}"
+        ) from None
+    return channels, height, width
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """Return ``name=value`` pairs as a dictionary; values are JSON, or text where they are not.
+
+    Raises:
+        InputError: A pair has no ``=``.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"an option is name=value, got {pair!r}")
+        try:
+            options[name.strip()] = json.loads(text)
+        except ValueError:
+            options[name.strip()] = text
+    return options
+
+
+def reference_of(spec: ArchSpec) -> Graph:
+    """Return the graph that a spec was derived from, or its own."""
+    return spec.graph if spec.reference is None else spec.reference
+
+
+def descriptor_of(spec: ArchSpec) -> Descriptor:
+    """Return the delta of a spec; the empty one where it has none."""
+    return spec.descriptor or Descriptor(reference=digest(spec.graph))
+
+
+def protocol_recipe(
+    name: str, recipe: Recipe, spec: ArchSpec, cost: str, cap: float | None
+) -> Recipe:
+    """Return the recipe under the protocol called ``name``.
+
+    Raises:
+        InputError: No such protocol, or Scratch-B of a spec without reference.
+    """
+    if name == "scratch-e":
+        return scratch_e(recipe)
+    if name != "scratch-b":
+        raise InputError(f"unknown protocol {name!r}; known: scratch-e, scratch-b")
+    if spec.reference is None:
+        raise InputError(
+            f"scratch-b spends the compute of a reference, and {spec.name} has none: give a spec "
+            "that generate, transfer or search wrote"
+        )
+    return scratch_b(recipe, reference=spec.reference, candidate=spec.graph, cost=cost, cap=cap)
+
+
+def command_line() -> str:
+    """Return the command that this process was called with."""
+    return shlex.join(["prunenas", *sys.argv[1:]])

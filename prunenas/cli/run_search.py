@@ -1,0 +1,105 @@
+"""The search command: file and flags in, run folder and table out."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+from prunenas.arch.metrics import Metrics
+from prunenas.cli.progress import Watch
+from prunenas.cli.resolve import command_line
+from prunenas.data.base import dataset
+from prunenas.errors import SpaceError
+from prunenas.export.base import export
+from prunenas.report.run_report import write_report
+from prunenas.report.table import front_table
+from prunenas.search.front import Front, FrontRow
+from prunenas.search.space_file import load_space
+from prunenas.search.study import search
+
+
+def run_search(
+    path: Path,
+    *,
+    out: Path,
+    overrides: Mapping[str, Any],
+    epochs: int | None,
+    device: str,
+    data_root: Path | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Run the search in the file at ``path``, and return its front as JSON values.
+
+    Args:
+        path: A space in TOML.
+        out: Run folder.
+        overrides: Fields of the file's run table to replace.
+        epochs: Epochs instead of the recipe's.
+        device: Where to train.
+        data_root: Folder of data sets.
+        quiet: Print no table.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space, run = load_space(path)
+    run = replace(run, **overrides)
+    if run.data is None:
+        raise SpaceError(f"{path} names no data set in [run], and --data is not given")
+    recipe = run.resolved_recipe()
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    command = command_line()
+    with Watch() as watch:
+        front = search(
+            space,
+            dataset(run.data, device=device, root=data_root),
+            recipe=recipe,
+            strategy=run.strategy,
+            objectives=run.objectives,
+            trials=run.trials,
+            confirm_seeds=run.confirm_seeds,
+            front_size=run.front_size,
+            seed=run.seed,
+            out=out,
+            provenance={"command": command, "space": path.name, "overrides": dict(overrides)},
+            on_event=watch.event,
+        )
+    write_report(front, out, command=command)
+    model = export(front.best("accuracy"), "python", path=out / "best.py", overwrite=True)
+    if not quiet:
+        console = Console()
+        console.print(front_table(front))
+        console.print(f"specs, front.png, table.md and {model.name} are in {out}", highlight=False)
+    return _facts(front, out)
+
+
+def _facts(front: Front, out: Path) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "trials": front.trials,
+        "left_out": front.left_out,
+        "rows": [_row_facts(row) for row in front.rows],
+    }
+
+
+def _row_facts(row: FrontRow) -> dict[str, Any]:
+    return {
+        "name": row.spec.name,
+        "role": row.role,
+        "digest": row.spec.digest,
+        "keeps": dict(row.spec.profile.keeps) if row.spec.profile else {},
+        "validation": _metrics_facts(row.validation),
+        "confirmed": _metrics_facts(row.confirmed),
+    }
+
+
+def _metrics_facts(metrics: Metrics) -> dict[str, Any]:
+    return {
+        "part": metrics.part,
+        "accuracy": metrics.accuracy,
+        "std": metrics.std,
+        "n": metrics.n,
+        "params": metrics.params,
+        "macs": metrics.macs,
+    }

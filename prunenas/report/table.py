@@ -1,0 +1,65 @@
+"""Tables of fronts, for terminals and for Markdown."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from prunenas.arch.metrics import Metrics
+from prunenas.search.front import Front, FrontRow
+
+HEADER = ("architecture", "accuracy (%)", "params", "MACs", "keep per stage")
+
+
+def accuracy_text(metrics: Metrics) -> str:
+    """Return mean and sample deviation in percent, with the number of seeds."""
+    spread = f" ± {100 * metrics.std:.2f}" if metrics.n > 1 else ""
+    top5 = "" if metrics.top5 is None else f", top-5 {100 * metrics.top5:.2f}"
+    return f"{100 * metrics.accuracy:.2f}{spread}{top5} (n={metrics.n})"
+
+
+def front_cells(front: Front) -> list[tuple[str, ...]]:
+    """Return the cells of each row of ``front``, in the order of ``HEADER``."""
+    return [_cells(row) for row in front.rows]
+
+
+def _cells(row: FrontRow) -> tuple[str, ...]:
+    titles = {"best": "best found", "front": "front", "control": "control"}
+    name = row.spec.name
+    title = name if row.role == "control" else f"{titles[row.role]} ({name})"
+    profile = row.spec.profile
+    keeps = "" if profile is None else " ".join(f"{keep:.2f}" for keep in profile.keeps.values())
+    metrics = row.confirmed
+    return (title, accuracy_text(metrics), f"{metrics.params:,}", f"{metrics.macs:,}", keeps)
+
+
+def caption(front: Front) -> str:
+    """Return what the accuracies of ``front`` are, in words."""
+    metrics = front.rows[0].confirmed
+    what = (
+        "test accuracy after the last epoch, mean and sample deviation over n seeds"
+        if metrics.part == "test"
+        else "validation accuracy of one seed: nothing is confirmed"
+    )
+    left_out = f"; {front.left_out} Pareto points not shown" if front.left_out else ""
+    return f"{metrics.data}: {what}; {front.trials} trials{left_out}; {metrics.device}"
+
+
+def front_table(front: Front) -> Table:
+    """Return ``front`` as a table for the terminal."""
+    table = Table(caption=caption(front), title="Front and controls")
+    for title in HEADER:
+        table.add_column(title, justify="right" if title in ("params", "MACs") else "left")
+    for row, cells in zip(front.rows, front_cells(front), strict=True):
+        table.add_row(*cells, style="bold" if row.role == "best" else None)
+    return table
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def front_markdown(front: Front) -> str:
+    """Return ``front`` as a Markdown table with its caption."""
+    return markdown(HEADER, front_cells(front)) + f"\n{caption(front)}\n"
