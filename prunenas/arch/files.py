@@ -36,3 +36,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read: {error}") from None
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` as a file name without suffix: lower case, words joined by hyphens."""
+    words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
+    return "-".join(words) or "unnamed"

@@ -1,7 +1,8 @@
 """Network: a graph as a torch module. Nothing is cut open; nothing is inherited."""
 
+import copy
 from collections.abc import Iterator
-from typing import final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -67,6 +68,13 @@ class Network(nn.Module):
         result = values[self._output]
         assert result is not None
         return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        """Return a network with copied tensors; the graph is a value, so both have the same."""
+        twin = Network.__new__(Network)
+        memo |= {id(self): twin, id(self.graph): self.graph}
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def node(self, name: str) -> nn.Module:
         """Return the module of the node called ``name``."""

@@ -7,7 +7,9 @@ from prunenas.errors import InputError, RunError
 
 def main() -> None:
     """Run the command line. Exits with 0 when done, 2 for bad input, 1 for a run that failed."""
-    from prunenas.cli.verbs import app
+    import prunenas.cli.training_verbs
+    import prunenas.cli.verbs  # noqa: F401  the verbs register themselves
+    from prunenas.cli.options import app
 
     try:
         app()

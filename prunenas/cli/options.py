@@ -1,9 +1,17 @@
-"""Options that several verbs share."""
+"""The application, and the options that several verbs share."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+app = typer.Typer(
+    name="prunenas",
+    help="Pruning as architecture search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 InputSize = Annotated[
     str | None,

@@ -9,8 +9,7 @@ from typing import Any, final
 
 from prunenas.arch.descriptor import Descriptor
 from prunenas.arch.spec import ArchSpec, load
-from prunenas.data.base import ImageData
-from prunenas.errors import InputError
+from prunenas.errors import InputError, OutputExistsError
 from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.canonical import digest
 from prunenas.ir.graph import Graph
@@ -28,13 +27,20 @@ class NameArguments:
     depth: int | None = None
 
 
-def resolve(text: str, arguments: NameArguments, data: ImageData | None = None) -> ArchSpec:
+def resolve(
+    text: str,
+    arguments: NameArguments,
+    *,
+    input_size: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+) -> ArchSpec:
     """Return the architecture that NAME|SPEC names; a family's is a spec without reference.
 
     Args:
         text: Name of a family, or path of a spec.
         arguments: Only a NAME takes them.
-        data: Its input size and classes are the defaults of a NAME.
+        input_size: Default for a NAME, such as the data set's; else the family's own.
+        classes: Likewise.
 
     Raises:
         InputError: There is no such family or file, or a SPEC is given arguments of a NAME.
@@ -49,8 +55,8 @@ def resolve(text: str, arguments: NameArguments, data: ImageData | None = None) 
     options = {} if arguments.depth is None else {"depth": arguments.depth}
     graph = reference(
         text,
-        size or (data.input_size if data else None),
-        arguments.classes or (data.classes if data else None),
+        size or input_size,
+        classes if arguments.classes is None else arguments.classes,
         width=1.0 if arguments.width is None else arguments.width,
         **options,
     )
@@ -123,3 +129,34 @@ def protocol_recipe(
 def command_line() -> str:
     """Return the command that this process was called with."""
     return shlex.join(["prunenas", *sys.argv[1:]])
+
+
+def name_arguments(
+    input_size: str | None, classes: int | None, width: float | None, depth: int | None
+) -> NameArguments:
+    """Return what a verb was given besides NAME."""
+    return NameArguments(input_size=input_size, classes=classes, width=width, depth=depth)
+
+
+def device_of(name: str) -> str:
+    """Return the device that ``auto`` stands for, or ``name``."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse an output file that is there, before any work is done for it.
+
+    Raises:
+        OutputExistsError: It exists.
+    """
+    if path.exists():
+        raise OutputExistsError(f"{path} exists: choose another --out or remove it first")
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as the one JSON object on stdout."""
+    print(json.dumps(value, indent=1))

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from prunenas.arch.files import write_text
+from prunenas.arch.files import file_name, write_text
 from prunenas.data.base import ImageData
 from prunenas.errors import RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode
@@ -237,13 +237,7 @@ def _write(front: Front, folder: Path) -> None:
         stale.unlink()
     rows = []
     for row in front.rows:
-        path = row.spec.save(folder / "specs" / f"{slug(row.spec.name)}.json", overwrite=True)
+        path = row.spec.save(folder / "specs" / f"{file_name(row.spec.name)}.json", overwrite=True)
         rows.append({"role": row.role, "spec": path.relative_to(folder).as_posix()})
     facts = {"rows": rows, "trials": front.trials, "left_out": front.left_out}
     write_text(folder / "front.json", canonical_json(facts) + "\n", overwrite=True)
-
-
-def slug(name: str) -> str:
-    """Return ``name`` as a file name: lower case, words joined by hyphens."""
-    words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
-    return "-".join(words)

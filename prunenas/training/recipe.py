@@ -169,7 +169,7 @@ def scratch_b(
         cap: Largest ratio; the released code caps at 2 on ImageNet, and nowhere on CIFAR.
 
     Raises:
-        RecipeError: ``cost`` is unknown, ``cap`` is below 1, or the stretched recipe has no epoch left.
+        RecipeError: ``cost`` is unknown, ``cap`` is below 1, or no epoch is left.
 
     Source: Liu et al. 2019, arXiv:1810.05270, section 3.
     """

@@ -131,9 +131,8 @@ def _made(
     items = []
     for parameter in block.parameters:
         at = parameter.slots[0]
-        arg = replace(vector[at], default=parameter.default)
-        if parameter.default is not None or not arg.width:
-            arg = replace(arg, keyword=parameter.name)
+        told_by = None if vector[at].width else parameter.name
+        arg = replace(vector[at], default=parameter.default, keyword=told_by)
         if slot + at in told or not arg.is_default:
             items.append(_item(arg, told.get(slot + at)))
     return Expression(f"{block.name}(", tuple(items))
