@@ -21,7 +21,9 @@ def draw_mask(sparsity: KernelSparsity, shape: tuple[int, ...], name: str) -> Te
         name: The convolution's name: each has a stream of its own.
     """
     draws = torch.from_numpy(uniform(math.prod(shape), seed=sparsity.seed, stream=name))
-    margin = torch.tensor(sparsity.density, dtype=torch.float64) - draws.view(*shape[:2], -1)
+    density = torch.tensor(sparsity.density, dtype=torch.float64)
+    # A position that is never kept is further from being kept than any draw can tell.
+    margin = torch.where(density > 0, density - draws.view(*shape[:2], -1), -2.0)
     mask = (margin > 0).view(shape[0], -1)
     strongest = margin.view(shape[0], -1).argmax(dim=1, keepdim=True)
     mask.scatter_(1, strongest, mask.gather(1, strongest) | ~mask.any(dim=1, keepdim=True))

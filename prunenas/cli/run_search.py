@@ -25,6 +25,7 @@ def run_search(
     path: Path,
     *,
     out: Path,
+    changes: Mapping[str, str | int],
     overrides: Mapping[str, Any],
     epochs: int | None,
     device: str,
@@ -36,6 +37,7 @@ def run_search(
     Args:
         path: A space in TOML.
         out: Run folder.
+        changes: Guides and budgets to replace in the file.
         overrides: Fields of the file's run table to replace.
         epochs: Epochs instead of the recipe's.
         device: Where to train.
@@ -43,7 +45,7 @@ def run_search(
         quiet: Print no table.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space, run = load_space(path)
+    space, run = load_space(path, **changes)
     run = replace(run, **overrides)
     if run.data is None:
         raise SpaceError(f"{path} names no data set in [run], and --data is not given")
@@ -62,7 +64,11 @@ def run_search(
             front_size=run.front_size,
             seed=run.seed,
             out=out,
-            provenance={"command": command, "space": path.name, "overrides": dict(overrides)},
+            provenance={
+                "command": command,
+                "space": path.name,
+                "overrides": {**changes, **overrides},
+            },
             on_event=watch.event,
         )
     write_report(front, out, command=command)

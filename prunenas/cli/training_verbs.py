@@ -196,6 +196,18 @@ def search(
     trials: Annotated[
         int | None, typer.Option(help="Finished trials in all.", show_default="the file's")
     ] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="Profile: the middle.", show_default="the file's")
+    ] = None,
+    transferred: Annotated[
+        str | None, typer.Option(help="Profile: a second guide.", show_default="the file's")
+    ] = None,
+    max_macs: Annotated[
+        int | None, typer.Option(help="Budget of MACs.", show_default="the file's")
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(help="Budget of parameters.", show_default="the file's")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set.", show_default="the file's")] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Named recipe.", show_default="the file's")
@@ -226,6 +238,12 @@ def search(
     """Search a space under its budget; confirm the front with several seeds."""
     from prunenas.cli.run_search import run_search
 
+    changes = {
+        "guide": guide,
+        "transferred": transferred,
+        "max_macs": max_macs,
+        "max_params": max_params,
+    }
     given = {
         "trials": trials,
         "data": data,
@@ -240,6 +258,7 @@ def search(
     result = run_search(
         space,
         out=out or Path("runs") / space.stem,
+        changes={name: value for name, value in changes.items() if value is not None},
         overrides=overrides,
         epochs=epochs,
         device=device_of(device),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+from prunenas.errors import GraphError
 from prunenas.ir.graph import Graph, Init, Node, live
 from prunenas.ir.ops import (
     Activation,
@@ -61,12 +62,18 @@ class GraphWriter:
     def add(self, name: str, op: AnyOp, *inputs: str) -> str:
         """Add any op."""
         path = ".".join([*self._scope, name])
-        self._shapes[path] = op.shape([self._shapes[source] for source in inputs])
+        self._shapes[path] = op.shape([self.shape(source) for source in inputs])
         self._nodes.append(Node(name=path, op=op, inputs=inputs))
         return path
 
     def shape(self, name: str) -> Shape:
-        """Return the shape of a value written so far."""
+        """Return the shape of a value written so far.
+
+        Raises:
+            GraphError: There is none of this name.
+        """
+        if name not in self._shapes:
+            raise GraphError(f"no value {name!r} has been written yet")
         return self._shapes[name]
 
     def conv(
@@ -101,7 +108,7 @@ class GraphWriter:
 
     def linear(self, name: str, x: str, width: int, *, bias: bool = True) -> str:
         """Add a linear layer; an image is flattened first, under the name ``<name>_flatten``."""
-        if self._shapes[x].spatial:
+        if self.shape(x).spatial:
             x = self.add(f"{name}_flatten", Flatten(), x)
         return self.add(name, Linear(width=width, bias=bias), x)
 
@@ -149,7 +156,7 @@ class GraphWriter:
 
     def select_all(self, name: str, x: str) -> str:
         """Add a channel selection that selects everything: the reference state."""
-        return self.add(name, Select(indices=tuple(range(self._shapes[x].channels))), x)
+        return self.add(name, Select(indices=tuple(range(self.shape(x).channels))), x)
 
     def pad_channels(self, name: str, x: str, like: str, *, stride: int, detach: bool) -> str:
         """Add a parameter-free shortcut from ``x`` to the shape of ``like``."""

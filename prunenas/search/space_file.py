@@ -6,7 +6,7 @@ This is one of the two places where untrusted input is decoded (the other is ``i
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -148,8 +148,15 @@ class SpaceFile:
     run: RunTable = field(default_factory=RunTable)
 
 
-def load_space(path: str | os.PathLike[str]) -> tuple[SearchSpace, RunTable]:
+def load_space(
+    path: str | os.PathLike[str], **changes: str | int | None
+) -> tuple[SearchSpace, RunTable]:
     """Return the search space and the run table in the TOML file at ``path``.
+
+    Args:
+        path: The file.
+        changes: ``guide`` and ``transferred`` (paths of profiles, as seen from here), ``max_macs``
+            or ``max_params`` instead of the file's; None leaves the file's.
 
     Raises:
         SpaceError: The file is missing, is not TOML, has unknown keys or wrong types (each path is
@@ -168,6 +175,13 @@ def load_space(path: str | os.PathLike[str]) -> tuple[SearchSpace, RunTable]:
         raise SpaceError(f"{file} holds a value of a type that is not used here: {error}") from None
     if decoded.schema != SPACE_SCHEMA:
         raise SpaceError(f"{file} has schema {decoded.schema}, this version reads {SPACE_SCHEMA}")
+    # What is typed is seen from the working folder, what stands in the file from the file's.
+    given = {
+        key: str(Path(value).absolute()) if isinstance(value, str) else value
+        for key, value in changes.items()
+        if value is not None
+    }
+    decoded = replace(decoded, **given)  # type: ignore[arg-type]
     target = _target(decoded.reference, file)
     transferred = decoded.transferred
     space = SearchSpace.around(

@@ -192,7 +192,7 @@ def test_nonsense_is_refused(text):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "spec.json"
     path.write_bytes(b"\xff\xfe\x00spec")
-    with pytest.raises(SpecError, match="spec.json"):
+    with pytest.raises(SpecError, match=r"spec\.json"):
         load(path)
 
 
@@ -206,6 +206,6 @@ def test_saving_twice_is_fine_and_never_replaces_another(tmp_path):
     spec = full_spec()
     path = spec.save(tmp_path / "small.json")
     assert spec.save(path) == path
-    with pytest.raises(OutputExistsError, match="small.json exists"):
+    with pytest.raises(OutputExistsError, match=r"small\.json exists"):
         replace(spec, name="other").save(path)
     assert load(path) == spec

@@ -57,12 +57,11 @@ def same_states(first, second):
     assert torch.equal(first[2], second[2])
 
 
-@every_keep
 @every_graph
 @every_method
-def test_the_descriptor_applies_and_the_network_runs(method, name, keep):
+def test_the_descriptor_applies_and_the_network_runs(method, name):
     graph, _ = subject(name)
-    descriptor = pruned(method, name, keep)
+    descriptor = pruned(method, name, 0.5)
     network = build(apply(graph, descriptor)).eval()
     assert network(torch.zeros(2, *graph.input_size)).shape == (2, graph.classes)
 

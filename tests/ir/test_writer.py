@@ -91,6 +91,13 @@ def test_a_shape_that_does_not_fit_is_told_at_once() -> None:
         net.join("add", net.input, net.conv("conv", net.input, 4, kernel=3))
 
 
+def test_a_source_that_was_never_written_is_told() -> None:
+    net = GraphWriter((3, 8, 8))
+    for method in (net.relu, net.select_all):
+        with pytest.raises(GraphError, match="no value 'conv' has been written yet"):
+            method("name", "conv")
+
+
 def test_what_the_output_does_not_need_is_left_out() -> None:
     net = GraphWriter((3, 8, 8))
     conv = net.conv("conv", net.input, 4, kernel=3)

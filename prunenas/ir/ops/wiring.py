@@ -63,7 +63,8 @@ class Gate(Op):
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return the image's shape."""
         image, factors = inputs
-        if factors.channels != image.channels or factors.positions != 1:
+        # A vector [c] will not do for an image: it would be spread along the width.
+        if factors != Shape(image.channels, (1,) * len(image.spatial)):
             raise ShapeError(f"Gate needs one factor a channel of {image}, got {factors}")
         return image
 

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# ruff, mypy, the import contract and pytest; with --slow the tests marked slow instead.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+environment dev
+
+if [ "${1:-}" = "--slow" ]; then
+  exec python -m pytest -m "slow and not gpu"
+fi
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+exec python -m pytest "$@"
