@@ -4,15 +4,23 @@ import sys
 
 from prunenas.errors import InputError, RunError
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 
 def main() -> None:
     """Run the command line. Exits with 0 when done, 2 for bad input, 1 for a run that failed."""
-    import prunenas.cli.training_verbs
-    import prunenas.cli.verbs  # noqa: F401  the verbs register themselves
-    from prunenas.cli.options import app
-
     try:
+        import prunenas.cli.training_verbs
+        import prunenas.cli.verbs  # noqa: F401  the verbs register themselves
+        from prunenas.cli.options import app
+
         app()
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        print("stopped", file=sys.stderr)
+        sys.exit(1)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

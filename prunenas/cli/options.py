@@ -43,9 +43,13 @@ Data = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="name=value: an option of the method. Repeatable."),
+    typer.Option(
+        "--set", help="name=value: an option of the method. Repeatable.", show_default="none"
+    ),
 ]
 RecipeChanges = Annotated[
     list[str] | None,
-    typer.Option("--recipe-set", help="name=value: a field of the recipe. Repeatable."),
+    typer.Option(
+        "--recipe-set", help="name=value: a field of the recipe. Repeatable.", show_default="none"
+    ),
 ]

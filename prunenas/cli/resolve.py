@@ -3,15 +3,17 @@
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
+from rich.console import Console
+
 from prunenas.arch.descriptor import Descriptor
 from prunenas.arch.spec import ArchSpec, load
-from prunenas.errors import InputError, OutputExistsError
+from prunenas.errors import InputError, MethodError, OutputExistsError
 from prunenas.families.base import FAMILIES, reference
-from prunenas.ir.canonical import digest
+from prunenas.ir.canonical import decode, digest
 from prunenas.ir.graph import Graph
 from prunenas.training.recipe import Recipe, scratch_b, scratch_e
 
@@ -96,6 +98,36 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
+def recipe_of(name: str, epochs: int | None, pairs: list[str]) -> Recipe:
+    """Return the recipe called ``name`` with the fields of ``pairs``, and with ``epochs`` if given.
+
+    Raises:
+        RecipeError: The name or a field is unknown, a value has a wrong type, or the result cannot
+            be followed.
+    """
+    from prunenas.search.space_file import changed_recipe
+
+    changes = parse_options(pairs) | ({} if epochs is None else {"epochs": epochs})
+    return changed_recipe(name, changes, "--recipe-set")
+
+
+def method_options(method: str, pairs: list[str]) -> dict[str, Any]:
+    """Return the options in ``pairs`` of a pruning method.
+
+    Raises:
+        UnknownNameError: No such method.
+        MethodError: An option is unknown, or a value is none that it takes.
+    """
+    from prunenas.generators.base import GENERATORS, make_generator
+
+    options = parse_options(pairs)
+    kind = GENERATORS[method]
+    if {*options} <= {f.name for f in fields(kind)}:
+        decode(kind, options, "--set", error=MethodError)
+    make_generator(method, **options)
+    return options
+
+
 def reference_of(spec: ArchSpec) -> Graph:
     """Return the graph that a spec was derived from, or its own."""
     return spec.graph if spec.reference is None else spec.reference
@@ -155,6 +187,11 @@ def refuse_existing(path: Path) -> None:
     """
     if path.exists():
         raise OutputExistsError(f"{path} exists: choose another --out or remove it first")
+
+
+def plain_console() -> Console:
+    """Return a console on stdout that prints names as they are: they may hold brackets."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from rich.console import Console
 
 from prunenas.arch.metrics import Metrics
 from prunenas.cli.progress import Watch
-from prunenas.cli.resolve import command_line
+from prunenas.cli.resolve import command_line, plain_console
 from prunenas.data.base import dataset
 from prunenas.errors import SpaceError
 from prunenas.export.base import export
@@ -67,16 +66,20 @@ def run_search(
             provenance={
                 "command": command,
                 "space": path.name,
-                "overrides": {**changes, **overrides},
+                "overrides": {
+                    **changes,
+                    **overrides,
+                    **({} if epochs is None else {"epochs": epochs}),
+                },
             },
             on_event=watch.event,
         )
     write_report(front, out, command=command)
     model = export(front.best("accuracy"), "python", path=out / "best.py", overwrite=True)
     if not quiet:
-        console = Console()
+        console = plain_console()
         console.print(front_table(front))
-        console.print(f"specs, front.png, table.md and {model.name} are in {out}", highlight=False)
+        console.print(f"specs, front.png, table.md and {model.name} are in {out}")
     return _facts(front, out)
 
 

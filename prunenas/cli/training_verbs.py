@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from prunenas.cli.options import (
     AsJson,
@@ -26,10 +25,12 @@ from prunenas.cli.options import (
 from prunenas.cli.resolve import (
     command_line,
     device_of,
+    method_options,
     name_arguments,
-    parse_options,
+    plain_console,
     print_json,
     protocol_recipe,
+    recipe_of,
     refuse_existing,
     resolve,
 )
@@ -62,14 +63,13 @@ def generate(
     import prunenas as pn
     from prunenas.cli.progress import Watch
     from prunenas.cli.show import facts, print_facts
-    from prunenas.generators.base import GENERATORS, make_generator
+    from prunenas.generators.base import GENERATORS
 
     target = out or Path(f"{method}.json")
     refuse_existing(target)
     trains = GENERATORS[method].trains
-    options = parse_options(changes or [])
-    make_generator(method, **options)
-    chosen = pn.named_recipe(recipe, epochs=epochs, **parse_options(recipe_set or []))
+    options = method_options(method, changes or [])
+    chosen = recipe_of(recipe, epochs, recipe_set or [])
     images = pn.dataset(data, device=device_of(device), root=data_root)
     named = resolve(
         reference,
@@ -95,8 +95,8 @@ def generate(
     if as_json:
         print_json(facts(spec) | {"out": str(target)})
     else:
-        print_facts(spec, Console())
-        Console().print(f"wrote {target}", highlight=False, soft_wrap=True)
+        print_facts(spec, plain_console())
+        plain_console().print(f"wrote {target}", soft_wrap=True)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def train(
         raise InputError(f"--seeds is at least 1, got {seeds}")
     if out is not None:
         refuse_existing(out)
-    chosen = pn.named_recipe(recipe, epochs=epochs, **parse_options(recipe_set or []))
+    chosen = recipe_of(recipe, epochs, recipe_set or [])
     images = pn.dataset(data, device=device_of(device), root=data_root)
     spec = resolve(
         what,
@@ -177,11 +177,10 @@ def train(
             }
         )
         return
-    Console().print(
+    plain_console().print(
         f"{spec.name} on {metrics.data}, {protocol}, {chosen.epochs} epochs: test accuracy "
         f"{accuracy_text(metrics)}, {metrics.params:,} params, {metrics.macs:,} MACs, "
         f"{metrics.seconds:.1f} s, {metrics.device}",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from prunenas.cli.options import (
     AsJson,
@@ -19,6 +19,7 @@ from prunenas.cli.resolve import (
     command_line,
     descriptor_of,
     name_arguments,
+    plain_console,
     print_json,
     reference_of,
     refuse_existing,
@@ -49,7 +50,7 @@ def list_names(as_json: AsJson = False) -> None:
         print_json(names)
         return
     for kind, known in names.items():
-        Console().print(f"[bold]{kind}[/bold]: {', '.join(known)}", highlight=False)
+        plain_console().print(Text.assemble((kind, "bold"), f": {', '.join(known)}"))
 
 
 @app.command()
@@ -68,7 +69,7 @@ def inspect(
     if as_json:
         print_json(facts(spec))
     else:
-        print_facts(spec, Console())
+        print_facts(spec, plain_console())
 
 
 @app.command()
@@ -145,8 +146,8 @@ def transfer(
     if as_json:
         print_json(facts(spec) | {"out": str(out)})
     else:
-        print_facts(spec, Console())
-        Console().print(f"wrote {out}", highlight=False, soft_wrap=True)
+        print_facts(spec, plain_console())
+        plain_console().print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command()
@@ -173,14 +174,14 @@ def export(
     if as_json:
         print_json({"out": str(written), "digest": spec.digest})
     else:
-        Console().print(f"wrote {written}", highlight=False, soft_wrap=True)
+        plain_console().print(f"wrote {written}", soft_wrap=True)
 
 
 def _print_profile(found: Any, out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"keeps": dict(found.keeps), "source": found.source, "out": str(out)})
         return
-    console = Console()
+    console = plain_console()
     for stage, keep in found.keeps.items():
-        console.print(f"{stage}  {keep:.4f}", highlight=False)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+        console.print(f"{stage}  {keep:.4f}")
+    console.print(f"wrote {out}", soft_wrap=True)

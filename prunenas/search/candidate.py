@@ -63,6 +63,10 @@ def candidate(
         source: Where the keeps come from.
     """
     profile = StageProfile(keeps=keeps, densities=space.guide.densities, source=source)
+    return _on_budget(space, profile, name)
+
+
+def _on_budget(space: SearchSpace, profile: StageProfile, name: str) -> Candidate:
     descriptor = profile.descriptor(space.target, round_to=space.round_to)
     graph = apply(space.target, descriptor)
     if space.within_budget(graph):
@@ -96,14 +100,7 @@ def controls(space: SearchSpace, best: Candidate) -> tuple[Candidate, ...]:
         rows.append(
             Candidate(name=name, graph=apply(space.target, found), descriptor=found, scaled=True)
         )
-    rows.append(candidate(space, space.guide.keeps, name="guided", source=space.guide.source))
+    rows.append(_on_budget(space, space.guide, "guided"))
     if space.transferred is not None:
-        rows.append(
-            candidate(
-                space,
-                space.transferred.keeps,
-                name="transferred",
-                source=space.transferred.source,
-            )
-        )
+        rows.append(_on_budget(space, space.transferred, "transferred"))
     return tuple(rows)

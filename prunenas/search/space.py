@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
 from typing import final
 
@@ -54,7 +55,7 @@ class SearchSpace:
             if not 0 < low <= keep <= high <= 1
         ]
         faults += [f"there is no {stage}" for stage in self.intervals.keys() - self.guide.keeps]
-        faults += [f"step={self.step:g} is not positive"] if self.step <= 0 else []
+        faults += [f"step={self.step:g} is not positive"] if not 0 < self.step < inf else []
         faults += [f"round_to={self.round_to} is below 1"] if self.round_to < 1 else []
         if faults:
             raise SpaceError("not a search space: " + "; ".join(faults))
@@ -92,8 +93,11 @@ class SearchSpace:
         rules = (
             (f"{radius=:g} is not in [0, 1]", 0 <= radius <= 1),
             (f"{floor=:g} is not in (0, 1]", 0 < floor <= 1),
-            (f"max_macs={max_macs} is not positive", max_macs is None or max_macs > 0),
-            (f"max_params={max_params} is not positive", max_params is None or max_params > 0),
+            (f"{max_macs=} is not positive and finite", max_macs is None or 0 < max_macs < inf),
+            (
+                f"{max_params=} is not positive and finite",
+                max_params is None or 0 < max_params < inf,
+            ),
         )
         faults = [fault for fault, fine in rules if not fine]
         if faults:
@@ -102,7 +106,10 @@ class SearchSpace:
             target=target,
             guide=guide,
             intervals={
-                stage: (min(keep, max(floor, keep - radius)), min(1.0, keep + radius))
+                stage: (
+                    min(keep, max(floor, _decimal(keep - radius))),
+                    max(keep, min(1.0, _decimal(keep + radius))),
+                )
                 for stage, keep in guide.keeps.items()
             },
             step=step,
@@ -138,16 +145,14 @@ class SearchSpace:
 
     def contains(self, keeps: Mapping[str, float]) -> bool:
         """Return whether every keep lies in its interval."""
-        return all(
-            low - 1e-9 <= keeps[stage] <= high + 1e-9
-            for stage, (low, high) in self.intervals.items()
-        )
+        return all(low <= keeps[stage] <= high for stage, (low, high) in self.intervals.items())
 
     def starts(self) -> dict[str, StageProfile]:
         """Return the profiles that a search tries first: those of its controls that lie inside."""
         largest = min(high for _, high in self.intervals.values())
         profiles = {"guided": self.guide, "uniform": StageProfile.uniform(self.target, largest)}
-        if self.transferred is not None:
+        # Kernel patterns are the guide's in all of the space.
+        if self.transferred is not None and self.transferred.densities == self.guide.densities:
             profiles["transferred"] = self.transferred
         return {name: p for name, p in profiles.items() if self.contains(p.keeps)}
 
@@ -155,11 +160,23 @@ class SearchSpace:
         """Return what makes this space this space, as JSON values: two equal spaces agree in it."""
         return {
             "target": digest(self.target),
-            "guide": dict(self.guide.keeps),
+            "guide": _told(self.guide),
             "intervals": {stage: list(pair) for stage, pair in self.intervals.items()},
             "step": self.step,
             "round_to": self.round_to,
             "max_macs": self.max_macs,
             "max_params": self.max_params,
-            "transferred": None if self.transferred is None else dict(self.transferred.keeps),
+            "transferred": None if self.transferred is None else _told(self.transferred),
         }
+
+
+def _decimal(keep: float) -> float:
+    # 0.6 + 0.3 is below 0.9, but people who write these numbers mean an interval up to 0.9.
+    return round(keep, 12)
+
+
+def _told(profile: StageProfile) -> dict[str, object]:
+    return {
+        "keeps": dict(profile.keeps),
+        "densities": {stage: list(pattern) for stage, pattern in profile.densities.items()},
+    }

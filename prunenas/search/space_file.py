@@ -12,9 +12,9 @@ from typing import Any, ClassVar, final
 
 from prunenas.arch.profile import StageProfile
 from prunenas.arch.spec import load
-from prunenas.errors import SpaceError
+from prunenas.errors import RecipeError, SpaceError
 from prunenas.families.base import reference
-from prunenas.ir.canonical import decode
+from prunenas.ir.canonical import decode, encode
 from prunenas.ir.graph import Graph
 from prunenas.ir.stages import HEAD, stages
 from prunenas.search.space import SearchSpace
@@ -115,7 +115,7 @@ class RunTable:
         if isinstance(self.recipe, str):
             return named_recipe(self.recipe)
         changes = dict(self.recipe)
-        return named_recipe(str(changes.pop("name", "paper")), **changes)
+        return changed_recipe(str(changes.pop("name", "paper")), changes, "run.recipe")
 
 
 @final
@@ -148,6 +148,18 @@ class SpaceFile:
     run: RunTable = field(default_factory=RunTable)
 
 
+def changed_recipe(name: str, changes: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe called ``name`` with ``changes`` that were typed by hand.
+
+    Raises:
+        RecipeError: The name or a field is unknown, a value has a wrong type, or the result cannot
+            be followed; ``where`` says whose it is.
+    """
+    # None leaves a field as it is: this refuses unknown fields, and lists the known ones.
+    recipe = named_recipe(name, **{key: None for key in changes if key != "name"})
+    return decode(Recipe, encode(recipe) | dict(changes), where, error=RecipeError)
+
+
 def load_space(
     path: str | os.PathLike[str], **changes: str | int | None
 ) -> tuple[SearchSpace, RunTable]:
@@ -168,6 +180,12 @@ def load_space(
         value = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SpaceError(f"{file} cannot be read: {error}") from None
+    schema = value.get("schema")
+    if isinstance(schema, int) and schema > SPACE_SCHEMA:
+        # First of all: what a newer schema means by its keys is not known here.
+        raise SpaceError(
+            f"{file} has schema {schema}, this version reads {SPACE_SCHEMA}: upgrade prunenas"
+        )
     try:
         decoded = decode(SpaceFile, value, str(file), error=SpaceError)
     except TypeError as error:

@@ -13,19 +13,18 @@ from optuna.storages.journal import JournalFileBackend
 
 from prunenas.arch.files import file_name, write_text
 from prunenas.data.base import ImageData
-from prunenas.errors import RunError, SpaceError
+from prunenas.errors import DataError, RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode
 from prunenas.search.candidate import Candidate, controls
 from prunenas.search.front import Front, FrontRow, Role, pareto
 from prunenas.search.objective import Objective
-from prunenas.search.run_folder import claim
+from prunenas.search.run_folder import claim, mend_journal
 from prunenas.search.space import SearchSpace
 from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.worker import (
     Event,
     ObjectiveName,
     OnEvent,
-    enqueue_starts,
     epochs_of,
     finished,
     found_candidates,
@@ -79,6 +78,7 @@ def search(
         RunError: No trial succeeded.
     """
     _check(objectives, trials, confirm_seeds, front_size)
+    _check_fit(space, data)
     recipe = recipe or Recipe()
     plan = _Plan(
         space=space,
@@ -111,7 +111,6 @@ def search(
             directions=["maximize" if name == "accuracy" else "minimize" for name in objectives],
             load_if_exists=True,
         )
-        enqueue_starts(study, space)
         run_trials(
             study,
             space,
@@ -153,10 +152,22 @@ def _check(objectives: Sequence[str], trials: int, confirm_seeds: int, front_siz
         raise SpaceError(f"{'; '.join(faults)} (objectives: {', '.join(known)})")
 
 
+def _check_fit(space: SearchSpace, data: ImageData) -> None:
+    # Told before a folder is marked: it could be used for no other data afterwards.
+    shapes = (space.target.input_size, space.target.classes)
+    if (data.input_size, data.classes) != shapes:
+        raise DataError(
+            f"{data.name} does not fit the target: images are {list(data.input_size)} of "
+            f"{data.classes} classes, it takes {list(shapes[0])} of {shapes[1]}"
+        )
+
+
 def _storage(folder: Path | None) -> BaseStorage:
     if folder is None:
         return InMemoryStorage()
-    return JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    journal = folder / "study.journal"
+    mend_journal(journal)
+    return JournalStorage(JournalFileBackend(str(journal)))
 
 
 def _confirmed(
@@ -205,7 +216,8 @@ def _spread(points: Sequence[Candidate], best: Candidate, count: int) -> list[Ca
     places = {round(i * (len(points) - 1) / max(1, count - 1)) for i in range(count)}
     at = points.index(best)
     if at not in places:
-        places.remove(min(places, key=lambda place: abs(place - at)))
+        # The smallest stays if it can: it is what best("macs") promises.
+        places.remove(min(places, key=lambda place: (place == 0, abs(place - at))))
         places.add(at)
     return [points[place] for place in sorted(places)]
 

@@ -8,6 +8,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from prunenas.arch.metrics import Metrics
+from prunenas.arch.profile import StageProfile
 from prunenas.errors import DivergenceError
 from prunenas.search.candidate import Candidate, candidate
 from prunenas.search.objective import Objective
@@ -17,6 +18,9 @@ from prunenas.training.loop import EpochReport, OnEpoch
 
 Phase = Literal["trials", "controls", "confirm"]
 ObjectiveName = Literal["accuracy", "macs", "params"]
+
+_SEEDS = 2**32
+"""Samplers take seeds below it."""
 
 
 @final
@@ -76,10 +80,14 @@ def run_trials(
         seed: Of the strategy and of every training.
         on_event: Called after each epoch and each trial.
     """
-    _requeue_unfinished(study)
+    _close_unfinished(study)
+    starts = [*space.starts().items()]
     while (done := len(finished(study))) < trials:
-        # The seed follows from what is finished, not from how often the process was started.
-        study.sampler = strategy.sampler(seed * 100_003 + done)
+        # Seed and start follow from what is finished, not from how often the process was started:
+        # a trial that was cut short is proposed again.
+        study.sampler = strategy.sampler((seed * 100_003 + done) % _SEEDS)
+        if done < len(starts):
+            _enqueue(study, *starts[done])
         trial = study.ask()
         keeps = {
             stage: trial.suggest_float(stage, low, high)
@@ -133,17 +141,13 @@ def found_candidates(study: Study, space: SearchSpace) -> list[Candidate]:
     return [*candidates.values()]
 
 
-def enqueue_starts(study: Study, space: SearchSpace) -> None:
-    """Queue the starts of the space, in a study that has not begun."""
-    if not study.get_trials(deepcopy=False):
-        for name, profile in space.starts().items():
-            study.enqueue_trial(dict(profile.keeps), user_attrs={"start": name})
+def _enqueue(study: Study, name: str, start: StageProfile) -> None:
+    """Make a start the next trial, unless an earlier process ended right after doing so."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(dict(start.keeps), user_attrs={"start": name})
 
 
-def _requeue_unfinished(study: Study) -> None:
-    """Give trials back to the queue that were running when an earlier process ended."""
+def _close_unfinished(study: Study) -> None:
+    """Mark the trials as failed that were running when an earlier process ended."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-        kept = {k: v for k, v in trial.user_attrs.items() if k == "start"}
-        fixed = trial.system_attrs.get("fixed_params", {})
-        study.enqueue_trial(dict(fixed) | dict(trial.params), user_attrs=kept)

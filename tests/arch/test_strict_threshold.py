@@ -67,6 +67,13 @@ def test_an_emptied_group_keeps_as_many_as_its_divisor():
     assert emptied == ("b",)
 
 
+@pytest.mark.parametrize(("keep", "left"), [(0.9, 8), (0.8, 7), (0.7, 6), (0.4, 3), (0.1, 1)])
+def test_the_share_is_the_one_meant_not_its_rounding_error(keep, left):
+    """1 - 0.9 is a little less than a tenth, of which ten times would be cut to none."""
+    kept, _ = strict_threshold(scores(a=range(10)), [group("a", 10)], keep)
+    assert kept == {"a": tuple(range(10 - left, 10))}
+
+
 def test_keep_one_keeps_everything_even_equal_scores():
     kept, emptied = strict_threshold(scores(a=[0, 0, 0]), [group("a", 3)], 1)
     assert (kept, emptied) == ({"a": (0, 1, 2)}, ())

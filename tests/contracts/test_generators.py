@@ -31,6 +31,15 @@ every_graph = pytest.mark.parametrize("name", GRAPHS)
 every_keep = pytest.mark.parametrize("keep", KEEPS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small lose more than they gain by a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @cache
 def subject(name):
     graph = GRAPHS[name]()

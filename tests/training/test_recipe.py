@@ -94,6 +94,7 @@ def test_milestones_are_fractions_cut_to_whole_epochs(epochs, expected):
         (117, 0.3, (35, 70, 105)),
         (145, 0.3, (43, 86, 129)),
         (179, 0.3, (53, 106, 159)),
+        (100, 0.29, (29, 58, 87)),  # 100 * 0.29 is a little less than 29
         (2, 0.3, (1,)),
         (5, 1.0, ()),
     ],

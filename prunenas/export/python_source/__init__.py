@@ -21,7 +21,7 @@ from prunenas.build.network import Network
 from prunenas.export.base import EXPORTERS
 from prunenas.export.python_source.classes import BlockClass, Classes, block_classes
 from prunenas.export.python_source.sources import SOURCES, source
-from prunenas.export.python_source.structure import root
+from prunenas.export.python_source.structure import Scope, root
 from prunenas.export.python_source.template import TEMPLATE
 from prunenas.export.python_source.text import Expression, lines, paragraph
 from prunenas.export.python_source.writing import declarations, statements
@@ -48,38 +48,51 @@ def python_source(spec: ArchSpec) -> str:
     graph = spec.graph
     with torch.device("meta"):
         Network(graph)
-    network = root(graph)
     name = _class_name(spec.name)
-    classes = block_classes(network, taken=[name, *_HELPERS])
-    body = [f"        {line}" for line in statements(network, classes, None)]
-    blocks = [_block(block, classes) for block in classes.values()]
+    parts = _classes(root(graph), name)
+    written = [line for part in parts for line in part["statements"]]
     helpers = {source(graph, node).helper for node in graph.nodes} - {None}
-    scales = _scales(graph)
-    has_conv = any(isinstance(node.op, Conv2d | Depthwise2d) for node in graph.nodes)
-    has_linear = any(isinstance(node.op, Linear) for node in graph.nodes)
     text = _template().render(
         name=name,
         about=[*_about(spec)],
         summary=_summary(graph),
-        blocks=blocks,
-        declarations=declarations(network, classes, None, 8),
-        statements=body,
+        blocks=parts[:-1],
+        network=parts[-1],
         helpers=helpers,
-        uses_functional="PadShortcut" in helpers
-        or any(
-            _FUNCTIONAL.search(line)
-            for line in (*body, *(t for b in blocks for t in b["statements"]))
-        ),
+        uses_functional="PadShortcut" in helpers or any(map(_FUNCTIONAL.search, written)),
         masks=[*_masks(graph)],
-        init=graph.init,
-        scales=scales,
-        has_conv=has_conv,
-        has_linear=has_linear,
-        initialises=bool(scales)
-        or (graph.init.conv != "torch" and has_conv)
-        or (graph.init.linear != "torch" and has_linear),
+        **_scheme(graph),
     )
     return text.rstrip("\n") + "\n"
+
+
+def _classes(network: Scope, name: str) -> list[dict[str, list[str]]]:
+    """Return the bodies of all classes, the network's own last."""
+    classes = block_classes(network, taken=[name, *_HELPERS])
+    blocks = [_block(block, classes) for block in classes.values()]
+    return [*blocks, _body(network, classes, None)]
+
+
+def _body(scope: Scope, classes: Classes, block: BlockClass | None) -> dict[str, list[str]]:
+    return {
+        "declarations": declarations(scope, classes, block, 8),
+        "statements": [f"        {line}" for line in statements(scope, classes, block)],
+    }
+
+
+def _scheme(graph: Graph) -> dict[str, object]:
+    """Return what the function that draws fresh weights has to do."""
+    init, scales = graph.init, _scales(graph)
+    kinds = {type(node.op) for node in graph.nodes}
+    convs = init.conv != "torch" and not kinds.isdisjoint({Conv2d, Depthwise2d})
+    linears = init.linear != "torch" and Linear in kinds
+    return {
+        "init": init,
+        "scales": scales,
+        "draws_convs": convs,
+        "draws_linears": linears,
+        "initialises": bool(scales) or convs or linears,
+    }
 
 
 def _template() -> jinja2.Template:
@@ -102,11 +115,9 @@ def _class_name(name: str) -> str:
 
 def _block(block: BlockClass, classes: Classes) -> dict[str, list[str]]:
     head = Expression("__init__(", ("self", *map(str, block.parameters)))
-    return {
+    return _body(block.scope, classes, block) | {
         "class": [block.name, block.doc],
         "head": lines("def ", head, indent=4, after=" -> None:"),
-        "declarations": declarations(block.scope, classes, block, 8),
-        "statements": [f"        {line}" for line in statements(block.scope, classes, block)],
     }
 
 

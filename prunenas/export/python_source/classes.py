@@ -136,7 +136,7 @@ def _default(same: Sequence[Arg]) -> Value | None:
 def _kinds(values: Sequence[Value]) -> str:
     def kind(value: Value) -> str:
         if isinstance(value, tuple):
-            return "tuple[int, ...]"
+            return "tuple[int, int]"
         return type(value).__name__
 
     return " | ".join(sorted({kind(value) for value in values}))
@@ -168,8 +168,9 @@ def _names(scope: Scope, groups: Sequence[Sequence[int]], slots: Sequence[Arg]) 
     widths = _width_names(scope, [group for group in groups if slots[group[0]].width], slots)
     names: list[str] = []
     for group in groups:
-        name = widths.get(group[0]) or slots[group[0]].keyword or "size"
-        if name in names and layers[group[0]]:
+        decided = widths.get(group[0])
+        name = decided or slots[group[0]].keyword or "size"
+        if name in names and layers[group[0]] and not decided:
             name = f"{layers[group[0]]}_{name}"
         stem, number = name, 2
         while name in names:
@@ -196,6 +197,7 @@ def _width_names(
         return names | {rest[0][0]: "width"}
     layers = _layer_names(scope)
     for group in rest:
-        decides = next((slot for slot in group if slots[slot].width == "out"), group[0])
-        names[group[0]] = f"{layers[decides]}_width" if layers[decides] else "width"
+        outs = [slot for slot in group if slots[slot].width == "out"]
+        layer, side = (layers[outs[0]], "width") if outs else (layers[group[0]], "in_width")
+        names[group[0]] = f"{layer}_{side}" if layer else side
     return names

@@ -1,6 +1,6 @@
 """The table from ops to PyTorch source text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, final
 
@@ -191,10 +191,19 @@ def _global_pool(op: ops.GlobalPool, site: Site) -> Source:
 def _select(op: ops.Select, site: Site) -> Source:
     if len(op.indices) == site.inputs[0].channels:
         return Source(inline="{0}")
-    layer = Layer(
-        function="ChannelSelection", args=(Arg(value=tuple(op.indices), keyword="indices"),)
-    )
-    return Source(layer=layer, helper="ChannelSelection")
+    args = (Arg(value=f'"{_runs(op.indices)}"', keyword="indices"),)
+    return Source(layer=Layer(function="ChannelSelection", args=args), helper="ChannelSelection")
+
+
+def _runs(indices: Sequence[int]) -> str:
+    """Return ascending ``indices`` as text, neighbours as a range: ``0-3 7 9-10``."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _pad_channels(op: ops.PadChannels, site: Site) -> Source:

@@ -74,6 +74,17 @@ class Scope:
 Module = Layer | Chain | Scope
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A prefix that is a module of its own: what it reads and gives, and how it is written."""
+
+    module: Module
+    entry: str
+    leaves: str
+    inline: str | None = None
+
+
 def args(module: Module | None) -> Iterator[Arg]:
     """Yield the arguments of all layers of ``module``, in order."""
     if isinstance(module, Layer):
@@ -120,7 +131,7 @@ class _Nesting:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.members: dict[Path, list[Node]] = {}
-        self.found: dict[Path, tuple[Module, str, str] | None] = {}
+        self.found: dict[Path, _Found | None] = {}
         for node in graph.nodes:
             if not isinstance(node.op, Input):
                 for space in self._spaces(node):
@@ -163,15 +174,15 @@ class _Nesting:
         for space in self._spaces(node)[len(prefix) :]:
             found = self._module(space)
             if found is not None:
-                module, entry, leaves = found
                 path = space[len(prefix) :]
-                known[leaves] = ".".join(path)
+                known[found.leaves] = ".".join(path)
                 return Unit(
                     kind="module",
                     path=path,
-                    reads=(known[entry],),
-                    gives=known[leaves],
-                    module=module,
+                    reads=(known[found.entry],),
+                    gives=known[found.leaves],
+                    inline=found.inline,
+                    module=found.module,
                 )
         if self.value(node.name) != node.name:
             return None
@@ -189,28 +200,32 @@ class _Nesting:
             shares=tuple(node.weights.split("."))[len(prefix) :] if node.weights else None,
         )
 
-    def _module(self, path: Path) -> tuple[Module, str, str] | None:
-        """Return the module at ``path``, what it reads and what it gives; None for a namespace."""
+    def _module(self, path: Path) -> _Found | None:
+        """Return the module at ``path``; None where that is only a namespace."""
         if path not in self.found:
             self.found[path] = self._find(path)
         return self.found[path]
 
-    def _find(self, path: Path) -> tuple[Module, str, str] | None:
+    def _find(self, path: Path) -> _Found | None:
         members = self.members[path]
         names = {node.name for node in members}
-        reads = {self.value(name) for node in members for name in node.inputs}
-        entries = [*(reads - names)]
+        entries = {self.value(name) for node in members for name in node.inputs} - names
         exits = self._exits(names)
         if len(entries) != 1 or len(exits) != 1 or self._shares_across(names):
             return None
-        scope = self.scope(path, members, entries[0])
+        entry, leaves = *entries, *exits
+        scope = self.scope(path, members, entry)
+        functions = _functions(scope)
+        if functions is not None:
+            module, inline = functions
+            return _Found(module=module, entry=entry, leaves=leaves, inline=inline)
         chain = _chain(scope)
         if chain is not None:
-            return chain, entries[0], exits[0]
+            return _Found(module=chain, entry=entry, leaves=leaves)
         has_width = any(arg.width for arg in args(scope))
         if not has_width or len(scope.units) > _LARGEST_BLOCK:
             return None
-        return scope, entries[0], exits[0]
+        return _Found(module=scope, entry=entry, leaves=leaves)
 
     def _exits(self, names: set[str]) -> list[str]:
         """Return the values computed among ``names`` that are needed elsewhere."""
@@ -227,6 +242,23 @@ class _Nesting:
             node.weights is not None and (node.name in names) != (node.weights in names)
             for node in self.graph.nodes
         )
+
+
+def _functions(scope: Scope) -> tuple[Layer | Chain, str] | None:
+    """Return ``scope`` as modules and as an expression, if it is a row of functions.
+
+    They hold no tensors, so what they are called does not matter.
+    """
+    inline, value = "{0}", ENTRY
+    parts: list[tuple[int, Layer | Chain | Scope]] = []
+    for unit in scope.units:
+        if unit.module is None or unit.inline is None or unit.reads != (value,):
+            return None
+        inline = unit.inline.replace("{0}", inline)
+        parts.append((len(parts), unit.module))
+        value = unit.gives
+    module = parts[0][1] if len(parts) == 1 else Chain(parts=tuple(parts))
+    return None if isinstance(module, Scope) else (module, inline)
 
 
 def _chain(scope: Scope) -> Chain | None:

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 
 
 class ChannelSelection(nn.Module):
-    """The channels at fixed indices."""
+    """The channels at fixed indices, told as text such as "0-3 7 9-10"."""
 
-    def __init__(self, indices: tuple[int, ...]) -> None:
+    def __init__(self, indices: str) -> None:
         super().__init__()
-        self.register_buffer("indices", torch.tensor(indices), persistent=False)
+        chosen = []
+        for run in indices.split():
+            first, _, last = run.partition("-")
+            chosen.extend(range(int(first), int(last or first) + 1))
+        self.register_buffer("indices", torch.tensor(chosen), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(1, self.indices)
@@ -109,7 +113,7 @@ class {{ name }}(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-{% for line in declarations %}
+{% for line in network.declarations %}
 {{ line }}
 {% endfor %}
 {% if initialises %}
@@ -117,14 +121,14 @@ class {{ name }}(nn.Module):
 {% endif %}
 
     def forward(self, x: Tensor) -> Tensor:
-{{ statements | join("\n") }}
+{{ network.statements | join("\n") }}
 {% if initialises %}
 
 
 def initialise(network: nn.Module) -> None:
     """Draw fresh weights by the scheme of the spec, from torch's own random state."""
     for module in network.modules():
-{% if init.conv != "torch" and has_conv %}
+{% if draws_convs %}
         if isinstance(module, nn.Conv2d):
             height, width = module.kernel_size
 {% if init.conv == "fan_out" %}
@@ -145,7 +149,7 @@ def initialise(network: nn.Module) -> None:
                     module.weight.mul_(module.mask)
 {% endif %}
 {% endif %}
-{% if init.linear != "torch" and has_linear %}
+{% if draws_linears %}
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             if module.bias is not None:

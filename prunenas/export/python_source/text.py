@@ -1,20 +1,20 @@
 """Python expressions as small trees, and how they are broken into lines."""
 
+import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 COLUMNS = 100
 
-Value = int | float | bool | str | tuple[int, ...]
+Value = int | float | bool | str | tuple[int, int]
 """What an argument may be; a string stands for itself, as source."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A call or a tuple: ``head``, its items, and the closing bracket.
+    """A call or a pair: ``head``, its items, and the closing bracket.
 
     Args:
         head: Everything up to the opening bracket, the bracket included.
@@ -28,8 +28,7 @@ class Expression:
 
     def __str__(self) -> str:
         inner = ", ".join(map(str, self.items))
-        comma = "," if self.head == "(" and len(self.items) == 1 else ""
-        return f"{self.head}{inner}{comma})"
+        return f"{self.head}{inner})"
 
 
 def literal(value: Value) -> Expression | str:
@@ -43,22 +42,19 @@ def lines(before: str, expression: Expression | str, *, indent: int, after: str 
     """Return ``before expression after``, broken where it is too long for a line."""
     margin = " " * indent
     flat = f"{margin}{before}{expression}{after}"
-    if isinstance(expression, str) or (len(flat) <= COLUMNS and not _is_tall(expression)):
+    if len(flat) <= COLUMNS and not _is_tall(expression):
         return [flat]
     inner = indent + 4
-    if expression.head == "(":
-        body = _filled(expression.items, inner)
+    if isinstance(expression, str):
+        return _broken_string(before, expression, indent=indent, after=after) or [flat]
+    # One line for all items, if there is room; else one for each.
+    together = " " * inner + ", ".join(map(str, expression.items))
+    if len(together) <= COLUMNS and not _is_tall(expression):
+        body = [together]
     else:
-        # One line for all items, if there is room; else one for each.
-        together = " " * inner + ", ".join(map(str, expression.items))
-        if len(together) <= COLUMNS and not _is_tall(expression):
-            body = [together]
-        else:
-            body = [
-                line
-                for item in expression.items
-                for line in lines("", item, indent=inner, after=",")
-            ]
+        body = [
+            line for item in expression.items for line in lines("", item, indent=inner, after=",")
+        ]
     return [f"{margin}{before}{expression.head}", *body, f"{margin}){after}"]
 
 
@@ -81,7 +77,13 @@ def _is_tall(expression: Expression | str) -> bool:
     )
 
 
-def _filled(items: Sequence[Expression | str], indent: int) -> list[str]:
+def _broken_string(before: str, source: str, *, indent: int, after: str) -> list[str]:
+    """Return a long string, perhaps a keyword's, as several; nothing if it is no such string."""
+    found = re.fullmatch(r'(\w+=)?"([^"]* [^"]*)"', source)
+    if found is None:
+        return []
     margin = " " * indent
-    text = ", ".join(map(str, items)) + ","
-    return textwrap.wrap(text, COLUMNS, initial_indent=margin, subsequent_indent=margin)
+    room = COLUMNS - indent - 4 - len('" "')
+    parts = textwrap.wrap(found[2], room, break_on_hyphens=False, break_long_words=False)
+    body = [f'{margin}    "{part} "' for part in parts[:-1]] + [f'{margin}    "{parts[-1]}"']
+    return [f"{margin}{before}{found[1] or ''}(", *body, f"{margin}){after}"]

@@ -61,7 +61,7 @@ def statements(scope: Scope, classes: Classes, block: BlockClass | None) -> list
             reads=unit.reads,
             gives=unit.gives,
             # A whole chain or block has a line of its own.
-            depth=DEEPEST if unit.kind == "module" else 1,
+            depth=DEEPEST if unit.kind == "module" and not inline else 1,
             weighted=unit.kind in _WEIGHTED,
         )
         steps.append(step)
