@@ -49,4 +49,5 @@ def test_the_transferred_space_holds_the_papers_stage_means() -> None:
     means = [float(np.mean(np.divide(kept[s], full[s]))) for s in stages]
     (path,) = [path for path in FILES if path.stem == "cifar100_vgg19_transferred"]
     space, _ = load_space(path)
-    assert [round(mean, 3) for mean in means] == [*space.guide.keeps.values()]
+    # The third mean is .9525 by these figures; .953 is what was published of it.
+    assert [*space.guide.keeps.values()] == pytest.approx(means, abs=1e-3)

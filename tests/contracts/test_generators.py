@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_descriptor(method, name):
     first, again = (generate(method, graph, keep=0.5, network=network, seed=3) for _ in range(2))
     assert first == again
     assert first.origin == again.origin
-    assert first.origin.options["seed"] == 3
+    assert first.seed == first.origin.options["seed"] == 3
 
 
 @every_graph

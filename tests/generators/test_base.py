@@ -222,6 +222,23 @@ def test_a_selection_of_a_selection_follows_it():
     assert small["second"].op.indices == (0, 1)
 
 
+def test_selections_that_are_added_keep_what_both_of_their_sources_have():
+    net = GraphWriter((3, 8, 8))
+    convs = [net.conv(name, net.input, 4, kernel=3) for name in ("left", "right")]
+    x = net.join("add", *(net.select_all(f"{conv}_all", conv) for conv in convs))
+    graph = net.finish(net.linear("fc", net.global_pool("pool", net.relu("relu", x)), 5))
+    network = build(graph)
+    with torch.no_grad():
+        for conv, sums in (("left", [4.0, 3, 2, 1]), ("right", [1.0, 4, 3, 2])):
+            kernel = torch.tensor(sums).view(-1, 1, 1, 1) / 27
+            network.node(conv).weight.copy_(kernel.expand(4, 3, 3, 3))
+    found = generate("l1_norm", graph, keep=0.5, network=network)
+    assert found.selections == {"left": (0, 1), "right": (1, 2), "left_all": (1,)}
+    small = inherit(network, found).graph
+    assert small["left_all"].op.indices == (1,)
+    assert small["right_all"].op.indices == (0,)
+
+
 def test_a_selection_joined_with_a_convolution_is_given_by_its_width():
     net = GraphWriter((3, 8, 8))
     x = net.relu("relu", net.batch_norm("bn", net.conv("conv", net.input, 6, kernel=3)))
