@@ -1,5 +1,7 @@
 """Weights of a reference, cut to a descriptor: where the fine-tuned baseline starts."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +11,8 @@ from prunenas.build.modules import MaskedConv2d
 from prunenas.build.network import Network
 from prunenas.errors import DescriptorError
 from prunenas.ir.coupling import ChannelGroups, couple
-from prunenas.ir.graph import Node
-from prunenas.ir.ops import Depthwise2d, Select
+from prunenas.ir.graph import Graph, Node
+from prunenas.ir.ops import Depthwise2d, PadChannels, Select
 
 
 def inherit(reference: Network, descriptor: Descriptor) -> Network:
@@ -51,11 +53,29 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
             f"weights can be inherited only where the kept channels are told: {', '.join(robbed)} "
             "lost some of its source's channels, say in selections which it keeps"
         )
+    _warn_of_shifted_shortcuts(graph, groups, descriptor)
     with torch.no_grad():
         for node in network.graph.nodes:
             if node.weights is None:
                 _copy(reference, network, graph[node.name], groups, descriptor)
     return network
+
+
+def _warn_of_shifted_shortcuts(graph: Graph, groups: ChannelGroups, descriptor: Descriptor) -> None:
+    """Warn where a padded shortcut no longer adds each channel to the one it was added to."""
+    shifted = []
+    for node in graph.nodes:
+        if isinstance(node.op, PadChannels):
+            short, long = (_positions(name, groups, descriptor) for name in node.inputs)
+            if not torch.equal(short, long[: len(short)]):
+                shifted.append(node.name)
+    if shifted:
+        warnings.warn(
+            "the inherited network is not the reference with channels removed: the padded "
+            f"shortcuts {', '.join(shifted)} join channels by their place, and the two sides keep "
+            "different ones. Fine-tuning starts further away; training from scratch is not touched",
+            stacklevel=3,
+        )
 
 
 def _copy(

@@ -94,6 +94,8 @@ class Network(nn.Module):
     def scales(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield name and scale ``[c]`` of every batch norm."""
         for node in self.graph.nodes:
+            if node.weights is not None:
+                continue
             module = self.node(node.name)
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 yield node.name, module.weight

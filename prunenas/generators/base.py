@@ -230,8 +230,7 @@ def _fitted(
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
     """Return the proposal fitted to divisors and bounds: widths alone, and kept channels."""
     asked = dict(proposal.widths) | {name: len(kept) for name, kept in proposal.selections.items()}
-    sources = {name: width for name, width in asked.items() if not groups[name].select}
-    fitted = within_bounds(groups, sources if proposal.selections else asked)
+    fitted = within_bounds(groups, asked)
     alone = proposal.widths.keys() - proposal.selections
     told = Descriptor(reference=digest(graph), widths={name: fitted[name] for name in alone})
     # What a selection reads is known only when its source's channels are, so sources go first.

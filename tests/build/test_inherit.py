@@ -288,3 +288,11 @@ def test_a_mask_of_the_reference_is_kept_where_nothing_is_removed():
     x = images(sparse).float()
     with torch.no_grad():
         assert torch.equal(twin(x), network.eval()(x))
+
+
+def test_a_padded_shortcut_that_no_longer_lines_up_is_warned_of() -> None:
+    graph = reference("resnet20", (3, 8, 8), 10, width=0.25)
+    network = build(graph, seed=0)
+    shifted = Descriptor(reference=digest(graph), selections={"conv1": (1, 2, 3)})
+    with pytest.warns(UserWarning, match="layer2.0.shortcut"):
+        inherit(network, shifted)

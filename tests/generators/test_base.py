@@ -222,10 +222,33 @@ def test_a_selection_of_a_selection_follows_it():
     assert small["second"].op.indices == (0, 1)
 
 
+def test_a_selection_before_a_grouped_convolution_keeps_equally_many_of_each_part():
+    net = GraphWriter((3, 8, 8))
+    x = net.conv("conv", net.input, 8, kernel=3)
+    a = net.conv("left", net.relu("relu_a", net.batch_norm("bn_a", x)), 4, kernel=1)
+    b = net.select_all("select", net.batch_norm("bn_b", x))
+    b = net.conv("right", net.relu("relu_b", b), 4, kernel=1, groups=2)
+    pooled = net.global_pool("pool", net.join("add", a, b))
+    graph = net.finish(net.linear("fc", pooled, 5))
+    network = build(graph)
+    set_scales(
+        network,
+        {
+            "bn_a": [0.9, 0.91, 0.1, 0.11, 0.92, 0.93, 0.12, 0.13],
+            "bn_b": [0.8, 0.81, 0.14, 0.15, 0.16, 0.17, 0.82, 0.83],
+        },
+    )
+    found = generate("network_slimming", graph, keep=0.55, network=network)
+    # Above the threshold are 0, 1, 6, 7 of the selection; the source keeps 0, 1, 4, 5.
+    assert found.selections == {"conv": (0, 1, 4, 5), "select": (1, 5)}
+    assert inherit(network, found).graph["select"].op.indices == (1, 3)
+
+
 def test_selections_that_are_added_keep_what_both_of_their_sources_have():
     net = GraphWriter((3, 8, 8))
-    convs = [net.conv(name, net.input, 4, kernel=3) for name in ("left", "right")]
-    x = net.join("add", *(net.select_all(f"{conv}_all", conv) for conv in convs))
+    left = net.select_all("left_all", net.conv("left", net.input, 4, kernel=3))
+    right = net.select_all("right_all", net.conv("right", net.input, 4, kernel=3))
+    x = net.join("add", left, right)
     graph = net.finish(net.linear("fc", net.global_pool("pool", net.relu("relu", x)), 5))
     network = build(graph)
     with torch.no_grad():

@@ -77,9 +77,7 @@ class FakeTraining:
             if on_epoch:
                 for epoch in range(1, recipe.epochs + 1):
                     on_epoch(EpochReport(epoch=epoch, epochs=2, loss=1, accuracy=None, seconds=0))
-            results.append(
-                SeedResult(seed=seed, accuracy=reached, loss=1.0, epochs=2, seconds=0.5)
-            )
+            results.append(SeedResult(seed=seed, accuracy=reached, loss=1.0, epochs=2, seconds=0.5))
         return Metrics(
             results=tuple(results),
             part="validation" if held_out else "test",
