@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from prunenas.arch.descriptor import Descriptor, kept_positions
 from prunenas.build.inherit import inherit
+from prunenas.build.initialise import build
 from prunenas.errors import DescriptorError
 from prunenas.families.base import reference
 from prunenas.ir.blocks import blocks
