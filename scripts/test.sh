@@ -5,10 +5,10 @@ source "$(dirname "$0")/environment.sh"
 environment dev
 
 if [ "${1:-}" = "--slow" ]; then
-  exec python -m pytest -m "slow and not gpu"
+  exec python -m pytest -n 2 -m "slow and not gpu"
 fi
 ruff check .
 ruff format --check .
 mypy
 lint-imports
-exec python -m pytest "$@"
+exec python -m pytest -n 2 "$@"

@@ -6,7 +6,7 @@ This is one of the two places where untrusted input is decoded (the other is ``i
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -220,6 +220,10 @@ def _target(table: ReferenceTable, file: Path) -> Graph:
     if (table.family is None) == (table.spec is None):
         raise SpaceError(f"{file}: reference names either a family or a spec")
     if table.spec is not None:
+        alone = ReferenceTable(spec=table.spec)
+        given = [f.name for f in fields(table) if getattr(table, f.name) != getattr(alone, f.name)]
+        if given:
+            raise SpaceError(f"{file}: a reference's spec says itself what {', '.join(given)} would")
         return load(file.parent / table.spec).graph
     assert table.family is not None
     return reference(

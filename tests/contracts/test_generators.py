@@ -122,6 +122,7 @@ def test_the_same_seed_gives_the_same_descriptor(method, name):
     assert first.seed == first.origin.options["seed"] == 3
 
 
+@pytest.mark.filterwarnings("ignore:the inherited network is not the reference")
 @every_graph
 @pytest.mark.parametrize("method", TRAINING)
 def test_what_a_trained_network_told_is_told_well_enough_to_inherit_it(method, name):

@@ -82,9 +82,12 @@ def test_a_claim_ends_with_an_error_too(tmp_path):
 
 
 def test_one_claim_excludes_another(tmp_path):
-    with claim(tmp_path, FACTS):
-        with pytest.raises(RunFolderError, match="another process"), claim(tmp_path, FACTS):
-            pass
+    with (
+        claim(tmp_path, FACTS),
+        pytest.raises(RunFolderError, match="another process"),
+        claim(tmp_path, FACTS),
+    ):
+        pass
     with claim(tmp_path, FACTS):
         pass
 
