@@ -13,7 +13,7 @@ find_guide() { # NAME REFERENCE
     rm -f "$guides/$1.json"
     echo "== Network Slimming proposes an architecture for $2 ($1)"
     prunenas generate network_slimming --reference "$2" --width 0.25 --data digits --keep 0.4 \
-      --epochs 12 --recipe-set batch=64 --recipe-set lr=0.2 --set strength=0.001 \
+      --epochs 12 --recipe-set batch=64 --recipe-set lr=0.2 --recipe-set precision=fp32 --set strength=0.001 \
       --out "$guides/$1.json"
     prunenas profile "$guides/$1.json" --out "$guides/$1-profile.json"
   fi

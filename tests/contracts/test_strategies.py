@@ -1,7 +1,9 @@
 """Every registered strategy keeps these promises; none is named here."""
 
 import json
+import random
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
@@ -9,6 +11,8 @@ from optuna.samplers import BaseSampler
 
 from prunenas.errors import UnknownNameError
 from prunenas.search.strategies.base import STRATEGIES, Strategy
+from prunenas.search.study import search
+from tests.search.fakes import RECIPE, install, space, tiny_data
 
 NAMES = STRATEGIES.names()
 SPACE = {"stage1": FloatDistribution(0.1, 0.5), "stage2": FloatDistribution(0.3, 1.0)}
@@ -85,10 +89,6 @@ def test_it_makes_samplers_of_the_largest_and_smallest_seed(name):
 
 @every_strategy
 def test_the_global_random_states_are_left_alone(name):
-    import random
-
-    import numpy as np
-
     before = random.getstate(), np.random.get_state()[1].tolist()
     proposals(name, DIRECTIONS[1], seed=1, trials=20)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
@@ -99,14 +99,7 @@ def test_the_global_random_states_are_left_alone(name):
     "objectives", [("accuracy",), ("accuracy", "macs"), ("params", "accuracy")]
 )
 def test_a_search_runs_and_its_folder_names_the_sampler(name, objectives, tmp_path, monkeypatch):
-    import importlib
-
-    from prunenas.search.study import search
-    from tests.search.fakes import RECIPE, FakeTraining, space, tiny_data
-
-    objective = importlib.import_module("prunenas.search.objective")
-    monkeypatch.setattr(objective, "train_seeds", FakeTraining())
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    install(monkeypatch)
     front = search(
         space(),
         tiny_data(),
