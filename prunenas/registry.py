@@ -70,7 +70,13 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if self._scanned:
             return
+        # Set first, since a plug-in may look names up while it is imported; taken back on failure,
+        # so that a plug-in that cannot be imported says so every time.
         self._scanned = True
-        package = importlib.import_module(self.wing)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.wing}.{module.name}")
+        try:
+            package = importlib.import_module(self.wing)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.wing}.{module.name}")
+        except BaseException:
+            self._scanned = False
+            raise

@@ -39,6 +39,7 @@ def allocate(
     max_params: float | None = None,
     round_to: int = 1,
     seed: int = 0,
+    fill: bool = True,
 ) -> Descriptor:
     """Return the profile scaled to land on a budget.
 
@@ -54,6 +55,8 @@ def allocate(
         max_params: Largest number of parameters.
         round_to: A step is the least common multiple of it and the group's divisor.
         seed: Seed of the channels that selections draw.
+        fill: Whether groups grow into what the common factor leaves of the budget. Without it the
+            profile keeps its form more strictly, and the budget is missed by more.
 
     Raises:
         BudgetError: No budget is given, or the smallest network exceeds it; the message tells the
@@ -63,7 +66,13 @@ def allocate(
     descriptor = profile.descriptor(graph, round_to=round_to, seed=seed)
     keeps = {g.name: profile.keeps[stage.name] for stage in stages(graph) for g in stage.groups}
     widths = allocate_keeps(
-        graph, keeps, keep=keep, max_macs=max_macs, max_params=max_params, round_to=round_to
+        graph,
+        keeps,
+        keep=keep,
+        max_macs=max_macs,
+        max_params=max_params,
+        round_to=round_to,
+        fill=fill,
     )
     groups = couple(graph)
     origin = descriptor.origin
@@ -82,6 +91,7 @@ def allocate_keeps(
     max_macs: float | None = None,
     max_params: float | None = None,
     round_to: int = 1,
+    fill: bool = True,
 ) -> dict[str, int]:
     """Return the width of every free group, with ``keeps`` by group scaled to land on a budget.
 
@@ -95,7 +105,9 @@ def allocate_keeps(
         check_keep(value)
     problem = _Problem.of(graph, keeps, round_to)
     budgets = problem.budgets(keep=keep, max_macs=max_macs, max_params=max_params)
-    widths = problem.grow(problem.largest_scale(budgets), budgets)
+    widths = problem.largest_scale(budgets)
+    if fill:
+        widths = problem.grow(widths, budgets)
     return dict(zip(problem.model.groups, (int(w) for w in widths), strict=True))
 
 

@@ -18,7 +18,7 @@ from prunenas.arch.descriptor import (
     within_bounds,
 )
 from prunenas.arch.files import read_text, write_text
-from prunenas.errors import DescriptorError, ProfileError
+from prunenas.errors import DescriptorError, ProfileError, SpecError
 from prunenas.ir.blocks import drop_blocks
 from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
 from prunenas.ir.coupling import couple
@@ -162,7 +162,8 @@ class StageProfile:
         if names != [*self.keeps]:
             raise ProfileError(
                 f"the profile has the stages {', '.join(self.keeps)}, the graph "
-                f"{', '.join(names) or 'none'}: bring it over with resample(graph)"
+                f"{', '.join(names) or 'none'}: bring it over with "
+                "resample(graph), or --resample on the command line"
             )
 
     def resample(self, graph: Graph, *, head: float | None = None) -> "StageProfile":
@@ -198,14 +199,6 @@ class StageProfile:
             keeps[HEAD] = value
         return StageProfile(keeps=keeps, source=f"{self.source}, resampled to {len(wanted)} stages")
 
-    def scaled(self, factor: float, *, floor: float = 1e-6) -> "StageProfile":
-        """Return this profile with each keep multiplied by ``factor``, cut to [floor, 1]."""
-        return StageProfile(
-            keeps={name: min(1.0, max(floor, keep * factor)) for name, keep in self.keeps.items()},
-            densities=self.densities,
-            source=self.source,
-        )
-
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write this profile as JSON and return the path.
 
@@ -223,6 +216,8 @@ class StageProfile:
             SpecError: The file is not a profile this version reads.
         """
         value: dict[str, Any] = upgrade(parse(read_text(path), str(path)), str(path))
+        if "graph" in value:
+            raise SpecError(f"{path} is a spec: `prunenas profile {path}` makes a profile of it")
         return decode(_ProfileFile, value, str(path)).profile
 
     def _densities_on(self, graph: Graph) -> dict[str, tuple[float, ...]]:

@@ -1,8 +1,11 @@
 """ArchSpec: the artefact. An architecture's whole story in one file that outlives this tool."""
 
 import os
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -14,6 +17,15 @@ from prunenas.errors import SpecError
 from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
 from prunenas.ir.graph import Graph
 from prunenas.ir.stages import stages
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on: Python's, ours, and of what trains and draws."""
+    found = {"python": platform.python_version()}
+    for name in ("prunenas", "torch", "torchvision", "optuna", "numpy"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @final
@@ -103,6 +115,8 @@ def spec_from_json(text: str | bytes, where: str = "the spec") -> ArchSpec:
             a network, or its digest is not its graph's.
     """
     value = upgrade(parse(text, where), where)
+    if value.keys() == {"profile"}:
+        raise SpecError(f"{where} is a profile: `prunenas transfer` puts it on a network")
     stated = value.pop("digest", None)
     spec = decode(ArchSpec, value, where)
     if stated != spec.digest and stated not in spec.aliases:

@@ -33,7 +33,10 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder of data sets.", show_default="PRUNENAS_DATA, or the user's cache"),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[
+    int, typer.Option(help="Seed of everything that is drawn.", min=0, max=LARGEST_SEED)
+]
 RecipeName = Annotated[str, typer.Option(help="Named recipe: paper, paper_imagenet, fast.")]
 Epochs = Annotated[
     int | None, typer.Option(help="Epochs instead of the recipe's.", show_default="the recipe's")

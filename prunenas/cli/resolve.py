@@ -1,6 +1,7 @@
 """From what is typed to values: NAME|SPEC, sizes, options."""
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass, fields
@@ -16,6 +17,8 @@ from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.canonical import decode, digest
 from prunenas.ir.graph import Graph
 from prunenas.training.recipe import Recipe, scratch_b, scratch_e
+
+PROTOCOLS = ("scratch-e", "scratch-b")
 
 
 @final
@@ -63,6 +66,26 @@ def resolve(
         **options,
     )
     return ArchSpec(name=text, graph=graph, provenance={"family": text, **given})
+
+
+def known_name(text: str) -> None:
+    """Refuse what is neither a family nor a file, before anything is fetched or trained for it.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if not (text.endswith(".json") or Path(text).exists()):
+        FAMILIES[text]
+
+
+def known_protocol(name: str) -> None:
+    """Refuse an unknown protocol.
+
+    Raises:
+        InputError: It is unknown.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
 
 
 def parse_size(text: str) -> tuple[int, int, int]:
@@ -146,10 +169,9 @@ def protocol_recipe(
     Raises:
         InputError: No such protocol, or Scratch-B of a spec without reference.
     """
+    known_protocol(name)
     if name == "scratch-e":
         return scratch_e(recipe)
-    if name != "scratch-b":
-        raise InputError(f"unknown protocol {name!r}; known: scratch-e, scratch-b")
     if spec.reference is None:
         raise InputError(
             f"scratch-b spends the compute of a reference, and {spec.name} has none: give a spec "
@@ -180,13 +202,19 @@ def device_of(name: str) -> str:
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuse an output file that is there, before any work is done for it.
+    """Refuse an output that is there or cannot be written, before any work is done for it.
 
     Raises:
         OutputExistsError: It exists.
+        InputError: Its folder cannot be written to.
     """
     if path.exists():
         raise OutputExistsError(f"{path} exists: choose another --out or remove it first")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(
+            f"{path} cannot be written: {above} is not a folder that can be written to"
+        )
 
 
 def plain_console() -> Console:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from prunenas.arch.metrics import Metrics
 from prunenas.cli.progress import Watch
 from prunenas.cli.resolve import command_line, plain_console
@@ -17,6 +15,7 @@ from prunenas.report.run_report import write_report
 from prunenas.report.table import front_table
 from prunenas.search.front import Front, FrontRow
 from prunenas.search.space_file import load_space
+from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.study import search
 
 
@@ -43,13 +42,14 @@ def run_search(
         data_root: Folder of data sets.
         quiet: Print no table.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, run = load_space(path, **changes)
     run = replace(run, **overrides)
     if run.data is None:
         raise SpaceError(f"{path} names no data set in [run], and --data is not given")
     recipe = run.resolved_recipe()
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    # A misspelt name must not wait for a data set to be fetched.
+    STRATEGIES[run.strategy]
     command = command_line()
     with Watch() as watch:
         front = search(
@@ -107,7 +107,8 @@ def _metrics_facts(metrics: Metrics) -> dict[str, Any]:
     return {
         "part": metrics.part,
         "accuracy": metrics.accuracy,
-        "std": metrics.std,
+        "top5": metrics.top5,
+        "std": metrics.std if metrics.n > 1 else None,
         "n": metrics.n,
         "params": metrics.params,
         "macs": metrics.macs,

@@ -12,6 +12,7 @@ from prunenas.ir.canonical import encode
 from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import couple
 from prunenas.ir.stages import stages
+from prunenas.report.table import accuracy_text
 
 
 def facts(spec: ArchSpec) -> dict[str, Any]:
@@ -70,8 +71,7 @@ def print_facts(spec: ArchSpec, console: Console) -> None:
     if spec.metrics is not None:
         metrics = spec.metrics
         console.print(
-            f"{metrics.part} accuracy {100 * metrics.accuracy:.2f} ± {100 * metrics.std:.2f} % "
-            f"(n={metrics.n}) on {metrics.data}",
+            f"{metrics.part} accuracy {accuracy_text(metrics)} % on {metrics.data}",
             highlight=False,
         )
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from prunenas.arch.spec import versions
 from prunenas.cli.options import (
     AsJson,
     Changes,
@@ -25,6 +26,8 @@ from prunenas.cli.options import (
 from prunenas.cli.resolve import (
     command_line,
     device_of,
+    known_name,
+    known_protocol,
     method_options,
     name_arguments,
     plain_console,
@@ -70,6 +73,7 @@ def generate(
     trains = GENERATORS[method].trains
     options = method_options(method, changes or [])
     chosen = recipe_of(recipe, epochs, recipe_set or [])
+    known_name(reference)
     images = pn.dataset(data, device=device_of(device), root=data_root)
     named = resolve(
         reference,
@@ -90,7 +94,13 @@ def generate(
             on_epoch=watch.epoch,
             **options,
         )
-    spec = pn.ArchSpec.of(graph, found, name=f"{method} of {named.name}", command=command_line())
+    spec = pn.ArchSpec.of(
+        graph,
+        found,
+        name=f"{method} of {named.name}",
+        command=command_line(),
+        versions=versions(),
+    )
     spec.save(target)
     if as_json:
         print_json(facts(spec) | {"out": str(target)})
@@ -140,6 +150,8 @@ def train(
     if out is not None:
         refuse_existing(out)
     chosen = recipe_of(recipe, epochs, recipe_set or [])
+    known_name(what)
+    known_protocol(protocol)
     images = pn.dataset(data, device=device_of(device), root=data_root)
     spec = resolve(
         what,
@@ -147,8 +159,11 @@ def train(
         input_size=images.input_size,
         classes=images.classes,
     )
+    base = chosen.epochs
     chosen = protocol_recipe(protocol, chosen, spec, cost, cap)
     with Watch() as watch:
+        if chosen.epochs != base:
+            watch.say(f"{protocol}: {base} -> {chosen.epochs} epochs by {cost}")
         metrics = pn.train_seeds(
             spec.graph,
             images,
@@ -158,7 +173,12 @@ def train(
             on_epoch=watch.epoch,
         )
     provenance = dict(spec.provenance) | {
-        "training": {"command": command_line(), "protocol": protocol, "recipe": encode(chosen)}
+        "training": {
+            "command": command_line(),
+            "protocol": protocol,
+            "recipe": encode(chosen),
+            "versions": versions(),
+        }
     }
     if out is not None:
         replace(spec, metrics=metrics, provenance=provenance).save(out)
@@ -170,7 +190,8 @@ def train(
                 "protocol": protocol,
                 "epochs": chosen.epochs,
                 "accuracy": metrics.accuracy,
-                "std": metrics.std,
+                "top5": metrics.top5,
+                "std": metrics.std if metrics.n > 1 else None,
                 "n": metrics.n,
                 "metrics": encode(metrics),
                 "out": None if out is None else str(out),

@@ -19,8 +19,8 @@ def alexnet(net: GraphWriter, classes: int, width: float) -> Graph:
         x = net.max_pool("2", net.relu("1", x), kernel=3, stride=2)
         x = net.relu("4", net.conv("3", x, scaled(192, width), kernel=5, bias=True))
         x = net.max_pool("5", x, kernel=3, stride=2)
-        for position, planes in ((6, 384), (8, 256), (10, 256)):
-            x = net.conv(str(position), x, scaled(planes, width), kernel=3, bias=True)
+        for position, channels in ((6, 384), (8, 256), (10, 256)):
+            x = net.conv(str(position), x, scaled(channels, width), kernel=3, bias=True)
             x = net.relu(str(position + 1), x)
         x = net.max_pool("12", x, kernel=3, stride=2)
     x = net.add("flatten", Flatten(), net.global_pool("avgpool", x, size=6))

@@ -27,11 +27,11 @@ def mobilenet_v2(net: GraphWriter, classes: int, width: float) -> Graph:
     x = net.conv("features.0.0", net.input, divisible(_STEM * width), kernel=3, stride=2)
     x = net.activation("features.0.2", net.batch_norm("features.0.1", x), "relu6")
     position = 1
-    for expansion, planes, blocks, stride in _STAGES:
+    for expansion, channels, blocks, stride in _STAGES:
         for block in range(blocks):
             with net.scope(f"features.{position}"):
                 step = stride if block == 0 else 1
-                x = _block(net, x, divisible(planes * width), expansion=expansion, stride=step)
+                x = _block(net, x, divisible(channels * width), expansion=expansion, stride=step)
             position += 1
     with net.scope(f"features.{position}"):
         x = net.conv("0", x, divisible(_LAST * max(1.0, width)), kernel=1)
@@ -51,7 +51,7 @@ def divisible(width: float, divisor: int = 8) -> int:
     return nearest if nearest >= 0.9 * width else nearest + divisor
 
 
-def _block(net: GraphWriter, x: str, planes: int, *, expansion: int, stride: int) -> str:
+def _block(net: GraphWriter, x: str, channels: int, *, expansion: int, stride: int) -> str:
     y, source = x, net.shape(x).channels
     if expansion > 1:
         y = net.conv("conv.0.0", y, source * expansion, kernel=1)
@@ -59,6 +59,6 @@ def _block(net: GraphWriter, x: str, planes: int, *, expansion: int, stride: int
     at = 1 if expansion > 1 else 0
     y = net.depthwise(f"conv.{at}.0", y, kernel=3, stride=stride)
     y = net.activation(f"conv.{at}.2", net.batch_norm(f"conv.{at}.1", y), "relu6")
-    y = net.conv(f"conv.{at + 1}", y, planes, kernel=1)
+    y = net.conv(f"conv.{at + 1}", y, channels, kernel=1)
     y = net.batch_norm(f"conv.{at + 2}", y)
-    return net.join("add", x, y) if stride == 1 and planes == source else y
+    return net.join("add", x, y) if stride == 1 and channels == source else y

@@ -35,11 +35,11 @@ def preresnet(
     """
     blocks = need_depth(depth, rule="9n + 2", base=2, step=9)
     x = net.conv("conv1", net.input, scaled(16, width), kernel=3)
-    for stage, planes in enumerate((16, 32, 64), start=1):
+    for stage, channels in enumerate((16, 32, 64), start=1):
         for block in range(blocks):
             with net.scope(f"layer{stage}.{block}"):
                 stride = 2 if stage > 1 and block == 0 else 1
-                raw, inner = x, scaled(planes, width)
+                raw, inner = x, scaled(channels, width)
                 x = _activated(net, x, relu="relu1", bn="bn1", selection=selection)
                 x = _branch(net, x, inner, stride=stride)
                 if block == 0:
@@ -60,13 +60,13 @@ def preresnet50_imagenet(net: GraphWriter, classes: int, width: float) -> Graph:
     x = net.conv("conv1", net.input, scaled(64, width), kernel=7, stride=2)
     x = net.relu("relu1", net.batch_norm("bn1", x))
     x = net.max_pool("maxpool", x, kernel=3, stride=2, padding=1)
-    for stage, (planes, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], start=1):
+    for stage, (channels, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], start=1):
         for block in range(blocks):
             with net.scope(f"layer{stage}.{block}"):
                 stride = 2 if stage > 1 and block == 0 else 1
                 raw = x
                 active = _activated(net, x, relu="relu1", bn="bn1", selection=False)
-                x = _branch(net, active, scaled(planes, width), stride=stride)
+                x = _branch(net, active, scaled(channels, width), stride=stride)
                 if block == 0:
                     raw = _projected(net, active, like=x, stride=stride, name="downsample")
                 x = net.join("add", x, raw)
@@ -80,11 +80,11 @@ def _activated(net: GraphWriter, x: str, *, relu: str, bn: str, selection: bool)
     return net.relu(relu, net.select_all("select", x) if selection else x)
 
 
-def _branch(net: GraphWriter, x: str, planes: int, *, stride: int) -> str:
-    x = net.batch_norm("bn2", net.conv("conv1", x, planes, kernel=1))
-    x = net.conv("conv2", net.relu("relu2", x), planes, kernel=3, stride=stride)
+def _branch(net: GraphWriter, x: str, channels: int, *, stride: int) -> str:
+    x = net.batch_norm("bn2", net.conv("conv1", x, channels, kernel=1))
+    x = net.conv("conv2", net.relu("relu2", x), channels, kernel=3, stride=stride)
     x = net.relu("relu3", net.batch_norm("bn3", x))
-    return net.conv("conv3", x, planes * _EXPANSION, kernel=1)
+    return net.conv("conv3", x, channels * _EXPANSION, kernel=1)
 
 
 def _projected(net: GraphWriter, x: str, *, like: str, stride: int, name: str) -> str:

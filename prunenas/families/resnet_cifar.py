@@ -3,9 +3,10 @@
 Source: He et al. 2016, arXiv:1512.03385, section 4.2.
 """
 
+from typing import Literal
+
 from prunenas.families.base import CIFAR_SIZE, family, need_depth, scaled
 from prunenas.ir.graph import Graph, Init
-from prunenas.ir.ops import PadChannels
 from prunenas.ir.writer import GraphWriter
 
 
@@ -35,22 +36,20 @@ def resnet_cifar(
     blocks = need_depth(depth, rule="6n + 2", base=2, step=6)
     x = net.batch_norm("bn1", net.conv("conv1", net.input, scaled(16, width), kernel=3))
     x = net.relu("relu", x)
-    for stage, planes in enumerate((16, 32, 64), start=1):
+    for stage, channels in enumerate((16, 32, 64), start=1):
         for block in range(blocks):
             with net.scope(f"layer{stage}.{block}"):
                 stride = 2 if stage > 1 and block == 0 else 1
-                x = _block(net, x, scaled(planes, width), stride=stride, detach=detach)
+                x = _block(net, x, scaled(channels, width), stride=stride, detach=detach)
     x = net.linear("fc", net.global_pool("avgpool", x), classes)
     return net.finish(x, Init())
 
 
-def _block(net: GraphWriter, x: str, planes: int, *, stride: int, detach: bool) -> str:
-    y = net.batch_norm("bn1", net.conv("conv1", x, planes, kernel=3, stride=stride))
+def _block(net: GraphWriter, x: str, channels: int, *, stride: int, detach: bool) -> str:
+    y = net.batch_norm("bn1", net.conv("conv1", x, channels, kernel=3, stride=stride))
     y = net.relu("relu1", y)
-    y = net.batch_norm("bn2", net.conv("conv2", y, planes, kernel=3))
+    y = net.batch_norm("bn2", net.conv("conv2", y, channels, kernel=3))
     if stride > 1:
-        function = PadChannels(
-            stride=stride, function="average" if detach else "subsample", detach=detach
-        )
-        x = net.add("shortcut", function, x, y)
+        cell: Literal["subsample", "average"] = "average" if detach else "subsample"
+        x = net.pad_channels("shortcut", x, y, stride=stride, function=cell, detach=detach)
     return net.relu("relu2", net.join("add", y, x))

@@ -19,10 +19,9 @@ class Uniform(Generator):
     trains: ClassVar[bool] = False
 
     def propose(self, subject: Subject) -> Proposal:
-        """Return one width for each free group."""
+        """Return one width for each free group; one that rounds to nothing keeps the least."""
+        free = subject.groups.free
         return Proposal(
-            widths={
-                group.name: kept_width(group.width, subject.keep, divisor=group.divisor)
-                for group in subject.groups.free
-            }
+            widths={g.name: kept_width(g.width, subject.keep, divisor=g.divisor) for g in free},
+            kept_best=tuple(g.name for g in free if round(g.width * subject.keep / g.divisor) == 0),
         )

@@ -145,6 +145,8 @@ def _readable(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_context=False):
         path = [*fault["loc"]]
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "unexpected_keyword_argument":
+            message = "unknown key"
         if fault["type"].startswith("union_tag"):
             known = ", ".join(sorted(op.__name__ for op in get_args(AnyOp)))
             message = f"unknown op {_short(fault['input'].get('kind'))}; known: {known}"

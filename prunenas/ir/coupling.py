@@ -9,7 +9,6 @@ from prunenas.errors import GraphError
 from prunenas.ir.axis import Axis, Unifier
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import Select
-from prunenas.ir.shape import Shape
 
 
 @final
@@ -148,8 +147,3 @@ def _named(graph: Graph, unifier: Unifier, axes: Mapping[str, Axis]) -> ChannelG
             for b in unifier.bounds
         ),
     )
-
-
-def shape_of(axis: GroupAxis, widths: Mapping[str, int], spatial: tuple[int, ...]) -> Shape:
-    """Return the shape of a value with ``axis`` under ``widths``."""
-    return Shape(sum(widths[s.group] * s.repeat for s in axis), spatial)

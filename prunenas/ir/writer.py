@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import Literal, final
 
 from prunenas.errors import GraphError
 from prunenas.ir.graph import Graph, Init, Node, live
@@ -158,9 +158,18 @@ class GraphWriter:
         """Add a channel selection that selects everything: the reference state."""
         return self.add(name, Select(indices=tuple(range(self.shape(x).channels))), x)
 
-    def pad_channels(self, name: str, x: str, like: str, *, stride: int, detach: bool) -> str:
+    def pad_channels(
+        self,
+        name: str,
+        x: str,
+        like: str,
+        *,
+        stride: int,
+        function: Literal["subsample", "average"] = "subsample",
+        detach: bool = False,
+    ) -> str:
         """Add a parameter-free shortcut from ``x`` to the shape of ``like``."""
-        return self.add(name, PadChannels(stride=stride, detach=detach), x, like)
+        return self.add(name, PadChannels(stride=stride, function=function, detach=detach), x, like)
 
     def finish(self, output: str, init: Init | None = None) -> Graph:
         """Return the graph that computes ``output``; nodes it does not need are left out."""

@@ -96,7 +96,7 @@ def controls(space: SearchSpace, best: Candidate) -> tuple[Candidate, ...]:
         ("uniform, equal MACs", {"max_macs": best.macs}),
         ("uniform, equal params", {"max_params": best.params}),
     ):
-        found = allocate(space.target, uniform, **budget)
+        found = allocate(space.target, uniform, fill=False, **budget)
         rows.append(
             Candidate(name=name, graph=apply(space.target, found), descriptor=found, scaled=True)
         )

@@ -101,7 +101,7 @@ class RunTable:
     recipe: str | dict[str, Any] = "paper"
     strategy: str = "tpe"
     objectives: tuple[ObjectiveName, ...] = ("accuracy",)
-    trials: int = 30
+    trials: int = 50
     confirm_seeds: int = 3
     front_size: int = 5
     seed: int = 0
@@ -223,7 +223,9 @@ def _target(table: ReferenceTable, file: Path) -> Graph:
         alone = ReferenceTable(spec=table.spec)
         given = [f.name for f in fields(table) if getattr(table, f.name) != getattr(alone, f.name)]
         if given:
-            raise SpaceError(f"{file}: a reference's spec says itself what {', '.join(given)} would")
+            raise SpaceError(
+                f"{file}: a reference's spec says itself what {', '.join(given)} would"
+            )
         return load(file.parent / table.spec).graph
     assert table.family is not None
     return reference(

@@ -11,10 +11,11 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from prunenas.arch.files import file_name, write_text
+from prunenas.arch.files import file_name, read_text, write_text
+from prunenas.arch.spec import versions
 from prunenas.data.base import ImageData
 from prunenas.errors import DataError, RunError, SpaceError
-from prunenas.ir.canonical import canonical_json, encode
+from prunenas.ir.canonical import canonical_json, encode, parse
 from prunenas.search.candidate import Candidate, controls
 from prunenas.search.front import Front, FrontRow, Role, pareto
 from prunenas.search.objective import Objective
@@ -105,12 +106,7 @@ def search(
             device=data.device,
             folder=None if folder is None else folder / "results",
         )
-        study = optuna.create_study(
-            storage=_storage(folder),
-            study_name="search",
-            directions=["maximize" if name == "accuracy" else "minimize" for name in objectives],
-            load_if_exists=True,
-        )
+        study = _study(folder, objectives)
         run_trials(
             study,
             space,
@@ -121,11 +117,29 @@ def search(
             seed=seed,
             on_event=plan.on_event,
         )
-        story = {"search": facts, **(provenance or {})}
+        sources = {"guide": space.guide.source}
+        if space.transferred is not None:
+            sources["transferred"] = space.transferred.source
+        story = {"search": facts, "sources": sources, "versions": versions(), **(provenance or {})}
         front = _confirmed(plan, objective, study, story)
         if folder is not None:
             _write(front, folder)
     return front
+
+
+def _study(folder: Path | None, objectives: Sequence[str]) -> optuna.Study:
+    # Optuna tells on stderr that it made a study; the folder tells more.
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            storage=_storage(folder),
+            study_name="search",
+            directions=["maximize" if name == "accuracy" else "minimize" for name in objectives],
+            load_if_exists=True,
+        )
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 @final
@@ -244,12 +258,14 @@ def _row(
 
 
 def _write(front: Front, folder: Path) -> None:
-    """Write the specs of ``front``, and what its rows are."""
-    for stale in (folder / "specs").glob("*.json"):
-        stale.unlink()
+    """Write the specs of ``front``, and what its rows are, in place of an earlier front's."""
+    record = folder / "front.json"
+    earlier = parse(read_text(record), str(record))["rows"] if record.exists() else []
+    for row in earlier:
+        (folder / row["spec"]).unlink(missing_ok=True)
     rows = []
-    for row in front.rows:
-        path = row.spec.save(folder / "specs" / f"{file_name(row.spec.name)}.json", overwrite=True)
-        rows.append({"role": row.role, "spec": path.relative_to(folder).as_posix()})
+    for one in front.rows:
+        path = one.spec.save(folder / "specs" / f"{file_name(one.spec.name)}.json", overwrite=True)
+        rows.append({"role": one.role, "spec": path.relative_to(folder).as_posix()})
     facts = {"rows": rows, "trials": front.trials, "left_out": front.left_out}
-    write_text(folder / "front.json", canonical_json(facts) + "\n", overwrite=True)
+    write_text(record, canonical_json(facts) + "\n", overwrite=True)

@@ -216,6 +216,8 @@ def _fit(
         augment=recipe.augment,
         generator=torch.Generator().manual_seed(seed),
     )
+    if held_out:
+        data.part("validation")  # an empty one is refused before the first epoch, not after it
     if len(batches) == 0:
         raise DataError(f"{data.name}: {len(batches.part)} training images make no batch")
     if recipe.precision == "bf16":

@@ -173,7 +173,7 @@ def scratch_b(
 
     Source: Liu et al. 2019, arXiv:1810.05270, section 3.
     """
-    if cap is not None and cap < 1:
+    if cap is not None and not cap >= 1:
         raise RecipeError(f"a cap below 1 would shorten the training, got {cap=}")
     counters = {"repo_flops": repo_flops, "macs": macs}
     if cost not in counters:

@@ -189,14 +189,6 @@ def test_a_head_is_never_guessed():
         StageProfile(keeps={"head": 0.5}).resample(graph)
 
 
-def test_scaling_stays_a_keep():
-    profile = StageProfile(keeps={"stage1": 0.8, "stage2": 0.1})
-    assert dict(profile.scaled(2).keeps) == pytest.approx({"stage1": 1.0, "stage2": 0.2})
-    assert dict(profile.scaled(0.1, floor=0.05).keeps) == pytest.approx(
-        {"stage1": 0.08, "stage2": 0.05}
-    )
-
-
 @pytest.mark.parametrize(
     "keeps",
     [{}, {"stage2": 1.0}, {"stage1": 1.0, "stage3": 1.0}, {"body": 1.0}, {"stage0": 1.0}],

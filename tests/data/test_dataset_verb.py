@@ -113,5 +113,5 @@ def test_a_prefix_that_is_no_module_name_is_refused(name):
 
 
 def test_a_module_that_misses_an_import_of_its_own_says_so_itself(module):
-    with pytest.raises(ModuleNotFoundError, match="a_module_nobody_has"):
+    with pytest.raises(DataError, match="a_module_nobody_has"):
         dataset("my_broken_module:f")

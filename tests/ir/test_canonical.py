@@ -162,10 +162,10 @@ def changed(path: str, new: object) -> Any:
 @pytest.mark.parametrize(
     ("path", "new", "reason"),
     [
-        ("colour", "red", "Unexpected"),
-        ("nodes.1.colour", "red", "Unexpected"),
-        ("nodes.1.op.colour", "red", "Unexpected"),
-        ("init.colour", "red", "Unexpected"),
+        ("colour", "red", "unknown key"),
+        ("nodes.1.colour", "red", "unknown key"),
+        ("nodes.1.op.colour", "red", "unknown key"),
+        ("init.colour", "red", "unknown key"),
         ("output", 3, "string"),
         ("output", None, "string"),
         ("nodes", {}, "array"),

@@ -1,5 +1,6 @@
 """Which widths vary together, which are fixed, and why."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunenas.errors import GraphError
-from prunenas.ir.coupling import ChannelGroup, GroupSegment, couple, shape_of
+from prunenas.ir.coupling import ChannelGroup, GroupAxis, GroupSegment, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import Depthwise2d, Flatten, Gate, GroupNorm, Select, Shuffle, Split
+from prunenas.ir.shape import Shape
 from prunenas.ir.writer import GraphWriter
 from tests.graphs import graphs, legal_widths, with_widths
+
+
+def _shape(axis: GroupAxis, widths: Mapping[str, int], spatial: tuple[int, ...]) -> Shape:
+    """The shape of a value with ``axis`` under ``widths``."""
+    return Shape(sum(widths[s.group] * s.repeat for s in axis), spatial)
 
 
 def writer() -> GraphWriter:
@@ -274,7 +281,7 @@ def test_the_reference_keeps_its_own_bounds(graph: Graph) -> None:
 def test_an_axis_is_as_wide_as_the_value(graph: Graph) -> None:
     groups = couple(graph)
     for name, shape in graph.shapes.items():
-        assert shape_of(groups.axes[name], groups.widths, shape.spatial) == shape
+        assert _shape(groups.axes[name], groups.widths, shape.spatial) == shape
 
 
 @given(graphs())
@@ -292,7 +299,7 @@ def test_legal_widths_build_and_shapes_follow_from_the_axes(
     widths = data.draw(legal_widths(graph))
     narrow = with_widths(graph, widths)
     for name, shape in narrow.shapes.items():
-        assert shape_of(groups.axes[name], groups.widths | widths, shape.spatial) == shape
+        assert _shape(groups.axes[name], groups.widths | widths, shape.spatial) == shape
         assert shape.spatial == graph.shapes[name].spatial
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,15 +97,17 @@ def test_the_spec_of_a_candidate_tells_where_it_comes_from():
 
 @given(keeps)
 @settings(max_examples=30)
-def test_uniform_controls_never_exceed_the_best_and_are_less_than_a_step_below(wished):
+def test_uniform_controls_are_the_largest_that_do_not_exceed_the_best(wished):
     within = space(max_macs=60_000)
     best = candidate(within, wished, name="best")
     by_macs, by_params, *_ = controls(within, best)
     assert (by_macs.name, by_params.name) == ("uniform, equal MACs", "uniform, equal params")
     assert by_macs.macs <= best.macs
     assert by_params.params <= best.params
-    assert all(macs(wider) > best.macs for wider in one_step_wider(TARGET, by_macs))
-    assert all(params(wider) > best.params for wider in one_step_wider(TARGET, by_params))
+    for keep in np.linspace(0.01, 1, 300):
+        uniform = apply(TARGET, StageProfile.uniform(TARGET, keep).descriptor(TARGET))
+        assert not by_macs.macs < macs(uniform) <= best.macs
+        assert not by_params.params < params(uniform) <= best.params
 
 
 def test_uniform_controls_keep_about_the_same_of_every_stage():
@@ -113,8 +116,8 @@ def test_uniform_controls_keep_about_the_same_of_every_stage():
     best = candidate(within, {**within.guide.keeps, "stage1": 0.8, "stage5": 0.2}, name="best")
     for control in controls(within, best)[:2]:
         found = StageProfile.of(graph, control.descriptor).keeps.values()
-        # Growing by single steps spreads what is left: at most a step or two of the narrowest.
-        assert max(found) - min(found) < 0.1
+        # Each width is rounded to whole channels, and nothing else moves it.
+        assert max(found) - min(found) < 0.02
 
 
 def test_the_guides_themselves_are_controls_and_a_transferred_one_only_where_given():

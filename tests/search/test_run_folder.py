@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -17,6 +18,7 @@ def test_a_new_folder_is_marked_and_the_same_facts_go_on_in_it(tmp_path):
     for _ in range(2):
         with claim(out, FACTS) as folder:
             assert folder == out
+            assert (out / "lock").read_text() == str(os.getpid())
     assert json.loads((out / "run.json").read_text()) == FACTS
 
 

@@ -131,7 +131,7 @@ def test_the_graph_of_a_spec_can_be_the_target(write, tmp_path):
     ],
 )
 def test_a_misspelt_key_is_named_with_its_path(write, line, path):
-    with pytest.raises(SpaceError, match=rf"{path}: Unexpected") as caught:
+    with pytest.raises(SpaceError, match=rf"{path}: unknown key") as caught:
         load_space(write(f"{MINIMAL}{line}\n"))
     assert "space.toml" in str(caught.value)
 
@@ -139,7 +139,7 @@ def test_a_misspelt_key_is_named_with_its_path(write, line, path):
 @pytest.mark.parametrize("key", ["famly", "inputsize"])
 def test_a_misspelt_key_of_the_reference_is_named(write, key):
     text = MINIMAL.replace("classes = 10", f"classes = 10, {key} = 1")
-    with pytest.raises(SpaceError, match=rf"reference\.{key}: Unexpected"):
+    with pytest.raises(SpaceError, match=rf"reference\.{key}: unknown key"):
         load_space(write(text))
 
 

@@ -13,7 +13,8 @@ from prunenas.search.front import pareto
 from prunenas.search.study import search
 from tests.search.fakes import RECIPE, accuracy, profile, space, target, tiny_data
 
-INSIDE = profile(0.8, 0.3, 0.5)
+INSIDE = profile(0.83, 0.27, 0.47)
+"""Between the places of the grid."""
 OUTSIDE = profile(1.0, 0.1, 1.0)
 
 
@@ -35,6 +36,7 @@ def test_starts_are_tried_first_in_their_order(training):
     run(within)
     starts = [candidate(within, p.keeps, name="").digest for p in within.starts().values()]
     assert len({*starts}) == 3
+    assert candidate(within, within.snapped(INSIDE.keeps), name="").digest not in starts
     assert [graph for graph, _, _ in training.calls[:3]] == starts
 
 

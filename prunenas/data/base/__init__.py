@@ -20,7 +20,7 @@ from prunenas.data.base.own import (
     refuse_argument,
 )
 from prunenas.data.base.splits import split_validation
-from prunenas.errors import DataError, UnknownNameError
+from prunenas.errors import DataError, PruneNASError, UnknownNameError
 from prunenas.registry import Registry
 
 __all__ = [
@@ -98,12 +98,15 @@ def _call(module_name: str, function_name: str, unknown: str) -> ImageData:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # A module that is there but misses one of its own imports speaks for itself.
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise
+            raise DataError(f"importing {module_name!r} failed: {error}") from error
         raise DataError(
             f"{unknown}; nor is there a module {module_name!r} for {where!r}: {error} "
             "(is its folder on PYTHONPATH?)"
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -111,7 +114,12 @@ def _call(module_name: str, function_name: str, unknown: str) -> ImageData:
         raise DataError(
             f"{where!r} must be a function; the module {module_name!r} has {found} there"
         )
-    data = function()
+    try:
+        data = function()
+    except PruneNASError:
+        raise
+    except Exception as error:
+        raise DataError(f"{where!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(data, ImageData):
         raise DataError(f"{where!r} must return an ImageData, got a {type(data).__name__}")
     return data
