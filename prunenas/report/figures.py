@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,9 +10,9 @@ from matplotlib.figure import Figure
 
 from prunenas.search.front import Front
 
-_COLOURS = {"best": "#c1272d", "front": "#1f5fa8", "control": "#777777"}
-_MARKERS = {"best": "*", "front": "o", "control": "s"}
-_LABELS = {"best": "best found", "front": "Pareto point", "control": "control"}
+_BEST = "#c1272d"
+_FRONT = "#1f5fa8"
+_CONTROLS = ("#555555", "#b07d2b", "#3a8f5c", "#7b5aa6")
 
 
 def draw_front(front: Front, path: str | os.PathLike[str]) -> Path:
@@ -27,41 +28,44 @@ def draw_front(front: Front, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _draw_accuracies(front: Front, axes: Axes) -> None:
-    seen = set()
+def _styles(front: Front) -> list[dict[str, Any]]:
+    """Return marker, colour and label of each row; Pareto points share one label."""
+    controls = iter(_CONTROLS * len(front.rows))
+    styles: list[dict[str, Any]] = []
     for row in front.rows:
+        if row.role == "best":
+            styles.append({"marker": "*", "color": _BEST, "markersize": 14, "label": "best found"})
+        elif row.role == "front":
+            styles.append({"marker": "o", "color": _FRONT, "markersize": 6, "label": "front"})
+        else:
+            colour = next(controls)
+            styles.append({"marker": "s", "color": colour, "markersize": 6, "label": row.spec.name})
+    return styles
+
+
+def _draw_accuracies(front: Front, axes: Axes) -> None:
+    seen: set[str] = set()
+    for row, style in zip(front.rows, _styles(front), strict=True):
         metrics = row.confirmed
-        axes.errorbar(
-            metrics.macs / 1e6,
-            100 * metrics.accuracy,
-            yerr=100 * metrics.std if metrics.n > 1 else None,
-            fmt=_MARKERS[row.role],
-            color=_COLOURS[row.role],
-            markersize=13 if row.role == "best" else 7,
-            capsize=3,
-            label=None if row.role in seen else _LABELS[row.role],
-        )
-        seen.add(row.role)
-        if row.role != "front":
-            axes.annotate(
-                "best found" if row.role == "best" else row.spec.name,
-                (metrics.macs / 1e6, 100 * metrics.accuracy),
-                xytext=(7, 7 if row.role == "best" else -12),
-                textcoords="offset points",
-                fontsize=8,
-                color=_COLOURS[row.role],
+        place = (metrics.macs / 1e6, 100 * metrics.accuracy)
+        if metrics.n > 1:
+            axes.errorbar(
+                *place, yerr=100 * metrics.std, fmt="none", ecolor=style["color"], capsize=3
             )
+        shown = {"label": None} if style["label"] in seen else {}
+        axes.plot(*place, linestyle="none", **(style | shown))
+        seen.add(style["label"])
     metrics = front.rows[0].confirmed
     axes.set_xlabel("million MACs for one image")
     axes.set_ylabel(f"{metrics.part} accuracy (%), mean ± std, n={metrics.n}")
-    axes.set_title(f"{metrics.data}: {front.trials} trials", parse_math=False)
+    axes.set_title(f"{metrics.data}: {front.trials} trials")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.15, y=0.12)
+    axes.margins(x=0.12, y=0.12)
     axes.legend(fontsize=8)
 
 
 def _draw_keeps(front: Front, axes: Axes) -> None:
-    for row in front.rows:
+    for row, style in zip(front.rows, _styles(front), strict=True):
         profile = row.spec.profile
         if profile is None or row.role == "front":
             continue
@@ -69,11 +73,9 @@ def _draw_keeps(front: Front, axes: Axes) -> None:
         axes.plot(
             [*profile.keeps],
             [*profile.keeps.values()],
-            marker=_MARKERS[row.role],
             linewidth=2.2 if best else 1.2,
             linestyle="-" if best else "--",
-            color=_COLOURS["best"] if best else None,
-            label="best found" if best else row.spec.name,
+            **style,
         )
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("keep (kept / full width, mean over layers)")

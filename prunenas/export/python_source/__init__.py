@@ -6,7 +6,6 @@ cannot be drawn again without our generator, so its bits are written into the fi
 """
 
 import base64
-import json
 import keyword
 import re
 from collections.abc import Iterator, Sequence
@@ -163,8 +162,10 @@ def _story(spec: ArchSpec) -> Iterator[str]:
         m = spec.metrics
         spread = f" +- {m.std:.2%}" if m.n > 1 else ""
         yield f"Accuracy: {m.accuracy:.2%}{spread} on {m.data} ({m.part}), n = {m.n}"
+    # Tables of settings stay in the spec: a docstring is for reading.
     for key, value in sorted(spec.provenance.items()):
-        yield f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
+        if isinstance(value, str | int | float):
+            yield f"{key}: {value}"
 
 
 def _scales(graph: Graph) -> Sequence[tuple[int, float]]:
