@@ -58,7 +58,7 @@ def _draw_accuracies(front: Front, axes: Axes) -> None:
     metrics = front.rows[0].confirmed
     axes.set_xlabel("million MACs for one image")
     axes.set_ylabel(f"{metrics.part} accuracy (%), mean ± std, n={metrics.n}")
-    axes.set_title(f"{metrics.data}: {front.trials} trials")
+    axes.set_title(f"{metrics.data}: {front.trials} trials", parse_math=False)
     axes.grid(alpha=0.3)
     axes.margins(x=0.12, y=0.12)
     axes.legend(fontsize=8)

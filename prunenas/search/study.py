@@ -1,6 +1,7 @@
 """search: from a space and a data set to a confirmed front."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from prunenas.arch.files import file_name, read_text, write_text
 from prunenas.arch.spec import versions
 from prunenas.data.base import ImageData
-from prunenas.errors import DataError, RunError, SpaceError
+from prunenas.errors import DataError, DivergenceError, RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode, parse
 from prunenas.search.candidate import Candidate, controls
 from prunenas.search.front import Front, FrontRow, Role, pareto
@@ -197,9 +198,15 @@ def _confirmed(
     best = max(points, key=lambda c: (scores[c.digest], -c.macs))
     shown = _spread(points, best, plan.front_size)
     against = controls(plan.space, best)
+    judged: list[Candidate] = []
     for place, control in enumerate(against):
         tell = epochs_of(plan.on_event, "controls", place, len(against), control.name)
-        metrics = objective.search_score(control.graph, seed=plan.seed, on_epoch=tell)
+        try:
+            metrics = objective.search_score(control.graph, seed=plan.seed, on_epoch=tell)
+        except DivergenceError as error:
+            warnings.warn(f"the control {control.name!r} is left out: {error}", stacklevel=2)
+            continue
+        judged.append(control)
         plan.on_event(
             Event(
                 phase="controls",
@@ -209,7 +216,7 @@ def _confirmed(
                 metrics=metrics,
             )
         )
-    roles: list[tuple[Role, Candidate]] = [("control", c) for c in against]
+    roles: list[tuple[Role, Candidate]] = [("control", c) for c in judged]
     roles += [("best" if c is best else "front", c) for c in shown]
     rows = tuple(
         _row(plan, objective, role, c, place, len(roles), story)

@@ -6,6 +6,7 @@ cannot be drawn again without our generator, so its bits are written into the fi
 """
 
 import base64
+import json
 import keyword
 import re
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,10 @@ __all__ = ["SOURCES", "python_source"]
 
 _FUNCTIONAL = re.compile(r"(?<![\w.])F\.")
 _HELPERS = ("ChannelSelection", "DropPath", "MaskedConv2d", "PadShortcut", "channel_shuffle")
+
+
+_LONGEST_FACT = 200
+"""Characters of a fact in the docstring."""
 
 
 @EXPORTERS.register("python")
@@ -162,10 +167,11 @@ def _story(spec: ArchSpec) -> Iterator[str]:
         m = spec.metrics
         spread = f" +- {m.std:.2%}" if m.n > 1 else ""
         yield f"Accuracy: {m.accuracy:.2%}{spread} on {m.data} ({m.part}), n = {m.n}"
-    # Tables of settings stay in the spec: a docstring is for reading.
     for key, value in sorted(spec.provenance.items()):
-        if isinstance(value, str | int | float):
-            yield f"{key}: {value}"
+        text = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+        # Long tables of settings stay in the spec: a docstring is for reading.
+        if isinstance(value, str) or len(text) <= _LONGEST_FACT:
+            yield f"{key}: {text}"
 
 
 def _scales(graph: Graph) -> Sequence[tuple[int, float]]:
