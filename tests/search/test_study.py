@@ -300,3 +300,13 @@ def test_densities_of_the_guide_travel_into_the_specs(training):
     front = run(space(target=graph, guide=guide, max_macs=None), trials=3, confirm_seeds=0)
     assert {*front.best().descriptor.densities.values()} == {pattern}
     assert digest(front.best().graph) == front.best().digest
+
+
+def test_a_control_that_diverges_is_left_out_and_said(training):
+    within = space(transferred=profile(0.95, 0.2, 0.2))
+    lost = candidate(within, within.transferred.keeps, name="transferred")
+    training.diverges = lambda graph, held_out: digest(graph) == lost.digest
+    with pytest.warns(UserWarning, match="'transferred' is left out"):
+        front = search(within, tiny_data(), recipe=RECIPE, trials=4, confirm_seeds=1)
+    names = [row.spec.name for row in front.rows if row.role == "control"]
+    assert names == ["uniform, equal MACs", "uniform, equal params", "guided"]
