@@ -18,7 +18,7 @@ from prunenas.arch.descriptor import (
     within_bounds,
 )
 from prunenas.arch.files import read_text, write_text
-from prunenas.errors import DescriptorError, ProfileError, SpecError
+from prunenas.errors import DescriptorError, KeepError, ProfileError, SpecError
 from prunenas.ir.blocks import drop_blocks
 from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
 from prunenas.ir.coupling import couple
@@ -125,9 +125,12 @@ class StageProfile:
 
         Raises:
             ProfileError: The stages differ in number; ``resample`` says how to go on.
+            KeepError: ``round_to`` is below 1.
         """
         found = stages(graph)
         self.check(graph)
+        if round_to < 1:
+            raise KeepError(f"widths can be rounded to multiples from 1 on, got {round_to=}")
         groups = couple(graph)
         widths = {
             group.name: kept_width(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, final, get_args
 
 from prunenas.errors import RecipeError
@@ -131,7 +131,7 @@ def named_recipe(name: str, **changes: Any) -> Recipe:
     """
     if name not in RECIPES:
         raise RecipeError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
-    known = set(Recipe.__dataclass_fields__)
+    known = {field.name for field in fields(Recipe)}
     unknown = sorted(set(changes) - known)
     if unknown:
         raise RecipeError(
