@@ -261,7 +261,7 @@ def _width_faults(groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
                 " + ".join(f"{s.repeat} x {s.group}" if s.repeat > 1 else s.group for s in axis)
                 for axis in (bound.lower, bound.upper)
             )
-            faults.append(f"{bound.node}: {lower} may not be wider than {upper}, is by {excess}")
+            faults.append(f"{bound.node}: {lower} may not be wider than {upper} (by {excess})")
     return faults
 
 

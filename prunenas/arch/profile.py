@@ -130,7 +130,7 @@ class StageProfile:
         found = stages(graph)
         self.check(graph)
         if round_to < 1:
-            raise KeepError(f"widths can be rounded to multiples from 1 on, got {round_to=}")
+            raise KeepError(f"widths can be rounded to multiples from 1 on, got {round_to}")
         groups = couple(graph)
         widths = {
             group.name: kept_width(

@@ -197,7 +197,7 @@ def test_all_violations_are_told_at_once():
         "input: fixed at 3 (network input), asked for 2",
         "block.conv1: the smallest width is 1, asked for 0",
         "grouped: must be a multiple of 4, asked for 6",
-        "padded.pad: grouped may not be wider than padded.conv, is by 1",
+        "padded.pad: grouped may not be wider than padded.conv (by 1)",
         "pick: a selection is ascending indices below 8, got [0, 3, 2, 5]",
         "stem: a selection is ascending indices below 8, got [0, 1, 2, 8]",
         "no removable block padded.add, stem; removable: block.add",
@@ -318,5 +318,5 @@ def test_channels_are_drawn_among_those_the_source_has_left():
 
 def test_a_selection_may_not_be_wider_than_its_source():
     graph = selecting()
-    with pytest.raises(DescriptorError, match="pick: pick may not be wider than stem, is by 2"):
+    with pytest.raises(DescriptorError, match="pick: pick may not be wider than stem \\(by 2\\)"):
         apply(graph, descriptor(graph, widths={"stem": 6}))

@@ -34,6 +34,8 @@ class Stoppable(FakeTraining):
 
 
 if __name__ == "__main__":
+    # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log, kill_at, wait_at, *arguments = sys.argv[1:]
     fake = Stoppable(Path(log), int(kill_at), int(wait_at))
     importlib.import_module("prunenas.search.objective").train_seeds = fake
