@@ -24,3 +24,5 @@ find_guide transferred vgg11
 echo "== The search refines it for vgg13 under a budget, and the front is trained again"
 prunenas search search_spaces/digits_vgg13.toml --guide "$guides/guided-profile.json" \
   --transferred "$guides/transferred-profile.json" --out runs/demo
+
+printf '#!/usr/bin/env bash\n# From the root of the checkout.\nbash scripts/demo.sh\n' > runs/demo/reproduce.sh

@@ -29,3 +29,8 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     missing = [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()]
     assert not missing
+
+
+def test_no_page_waits_to_be_filled_in() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    assert not [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")]
