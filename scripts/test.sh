@@ -7,8 +7,8 @@ environment dev
 if [ "${1:-}" = "--slow" ]; then
   exec python -m pytest -n 2 -m "slow and not gpu"
 fi
-ruff check .
-ruff format --check .
+ruff check prunenas tests scripts
+ruff format --check prunenas tests scripts
 mypy
 lint-imports
 exec python -m pytest -n 2 "$@"
