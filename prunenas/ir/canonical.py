@@ -133,15 +133,31 @@ def decode(kind: type[T], value: Json, where: str, *, error: type[InputError] = 
         count = caught.error_count()
         if count > _MOST_FAULTS:
             raise error(f"{where} cannot be read: {count} faults, too many to tell") from None
-        faults = [*dict.fromkeys(_readable(caught))]
+        faults = _told(_readable(caught, value))
         shown = faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else [])
         raise error(f"{where} cannot be read:\n  " + "\n  ".join(shown)) from None
     except RecursionError:
         raise error(f"{where} is nested too deeply") from None
 
 
-def _readable(error: ValidationError) -> Iterator[str]:
-    """Yield one line a fault: the path, and what is wrong there."""
+def _told(faults: Iterator[tuple[str, str]]) -> list[str]:
+    """Return one line a fault; of a value that may be of several types, those of the likeliest.
+
+    Where a table is given, the type that looked into it knows more than the one that wanted text.
+    """
+    every = [*dict.fromkeys(faults)]
+    return [
+        f"{path}: {message}" if path else message
+        for path, message in every
+        if not any(
+            message.startswith("Input should be") and other.startswith(f"{path}.")
+            for other, _ in every
+        )
+    ]
+
+
+def _readable(error: ValidationError, value: Json) -> Iterator[tuple[str, str]]:
+    """Yield the path of each fault as it stands in the text, and what is wrong there."""
     for fault in error.errors(include_url=False, include_context=False):
         path = [*fault["loc"]]
         message = fault["msg"].removeprefix("Value error, ")
@@ -150,10 +166,20 @@ def _readable(error: ValidationError) -> Iterator[str]:
         if fault["type"].startswith("union_tag"):
             known = ", ".join(sorted(op.__name__ for op in get_args(AnyOp)))
             message = f"unknown op {_short(fault['input'].get('kind'))}; known: {known}"
-        elif "op" in path[:-1]:
-            # Next stands the kind that was tried, which is not in the text.
-            del path[path.index("op") + 1]
-        yield f"{_dotted(path)}: {message}" if path else message
+        yield _dotted(_standing(path, value, missing=fault["type"] == "missing")), message
+
+
+def _standing(path: list[int | str], value: Any, *, missing: bool) -> list[int | str]:
+    """Return ``path`` without the names of types that were tried, which are not in the text."""
+    kept: list[int | str] = []
+    for place, key in enumerate(path):
+        here = isinstance(value, dict) and key in value
+        here = here or (isinstance(value, list) and isinstance(key, int) and key < len(value))
+        if here:
+            value = value[key]
+        if here or (missing and place == len(path) - 1):
+            kept.append(key)
+    return kept
 
 
 def _short(value: object) -> str:

@@ -156,7 +156,10 @@ def changed_recipe(name: str, changes: Mapping[str, Any], where: str) -> Recipe:
             be followed; ``where`` says whose it is.
     """
     # None leaves a field as it is: this refuses unknown fields, and lists the known ones.
-    recipe = named_recipe(name, **{key: None for key in changes if key != "name"})
+    try:
+        recipe = named_recipe(name, **{key: None for key in changes if key != "name"})
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
     return decode(Recipe, encode(recipe) | dict(changes), where, error=RecipeError)
 
 

@@ -127,7 +127,7 @@ def test_the_graph_of_a_spec_can_be_the_target(write, tmp_path):
         ("rond_to = 8", "rond_to"),
         ("keep = { raduis = 0.1 }", "keep.raduis"),
         ("[run]\ntrails = 3", "run.trails"),
-        ("[transferred]\nkeeps = 0.5\nsorce = 'x'", "sorce"),
+        ("[transferred]\nkeeps = 0.5\nsorce = 'x'", r"\n  transferred\.sorce"),
     ],
 )
 def test_a_misspelt_key_is_named_with_its_path(write, line, path):
@@ -276,4 +276,11 @@ def test_a_profile_of_the_same_place_is_not_overwritten_by_another(tmp_path):
 def test_a_recipe_that_cannot_be_followed_is_refused(write, recipe, told):
     _, run = load_space(write(f"{MINIMAL}[run]\nrecipe = {recipe}\n"))
     with pytest.raises(RecipeError, match=told):
+        run.resolved_recipe()
+
+
+def test_a_misspelt_field_of_the_recipe_is_named_with_its_table(write):
+    text = MINIMAL + "[run]\nrecipe = { name = 'fast', epoch = 3 }\n"
+    _, run = load_space(write(text))
+    with pytest.raises(RecipeError, match=r"run\.recipe: a recipe has no epoch; it has .*epochs"):
         run.resolved_recipe()
