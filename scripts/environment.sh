@@ -15,7 +15,7 @@ environment() {
   stamp=.venv/.prunenas-$extra
   wanted=$(sha256sum pyproject.toml)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "installing prunenas and what it needs (5 GB, once)" >&2
+    echo "installing prunenas and what it needs (6 GB, once)" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
     echo "$wanted" > "$stamp"
   fi

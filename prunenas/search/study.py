@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from prunenas.arch.files import file_name, read_text, write_text
 from prunenas.arch.spec import versions
 from prunenas.data.base import ImageData
-from prunenas.errors import DataError, DivergenceError, RunError, SpaceError
+from prunenas.errors import DivergenceError, RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode, parse
 from prunenas.search.candidate import Candidate, controls
 from prunenas.search.front import Front, FrontRow, Role, pareto
@@ -32,6 +32,7 @@ from prunenas.search.worker import (
     found_candidates,
     run_trials,
 )
+from prunenas.training.loop import check_fit
 from prunenas.training.recipe import Recipe
 
 
@@ -80,7 +81,8 @@ def search(
         RunError: No trial succeeded.
     """
     _check(objectives, trials, confirm_seeds, front_size)
-    _check_fit(space, data)
+    # Told before a folder is marked: it could be used for no other data afterwards.
+    check_fit(space.target, data)
     recipe = recipe or Recipe()
     plan = _Plan(
         space=space,
@@ -165,16 +167,6 @@ def _check(objectives: Sequence[str], trials: int, confirm_seeds: int, front_siz
         faults.append(f"{trials=} and {front_size=} are at least 1, {confirm_seeds=} at least 0")
     if faults:
         raise SpaceError(f"{'; '.join(faults)} (objectives: {', '.join(known)})")
-
-
-def _check_fit(space: SearchSpace, data: ImageData) -> None:
-    # Told before a folder is marked: it could be used for no other data afterwards.
-    shapes = (space.target.input_size, space.target.classes)
-    if (data.input_size, data.classes) != shapes:
-        raise DataError(
-            f"{data.name} does not fit the target: images are {list(data.input_size)} of "
-            f"{data.classes} classes, it takes {list(shapes[0])} of {shapes[1]}"
-        )
 
 
 def _storage(folder: Path | None) -> BaseStorage:

@@ -22,7 +22,7 @@ from prunenas.errors import DataError, DivergenceError
 from prunenas.ir.cost import macs, params
 from prunenas.ir.graph import Graph
 from prunenas.training.augment import Batches
-from prunenas.training.evaluate import evaluate
+from prunenas.training.evaluate import Evaluation, evaluate
 from prunenas.training.recipe import Recipe
 
 _CHECK_EVERY = 50
@@ -94,16 +94,18 @@ def train(
         DivergenceError: The loss stopped being finite; names epoch, step and learning rate, or
             the images if it did so with the last step.
     """
-    _check_fit(network.graph, data)
+    check_fit(network.graph, data)
     device = next(network.parameters()).device
     data = data.to(device)
     started = time.perf_counter()
     # Dropout draws from torch's global state; the fork gives it back as it was.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        best = _fit(network, data, recipe, seed, held_out, hooks or Hooks(), on_epoch, started)
+        seen = _fit(network, data, recipe, seed, held_out, hooks or Hooks(), on_epoch, started)
     part: PartName = "validation" if held_out else "test"
-    reached = evaluate(network, data, data.part(part))
+    # The last epoch has been judged already where it was held out.
+    reached = seen[-1] if held_out else evaluate(network, data, data.part(part))
+    best = max(enumerate(seen, start=1), key=lambda one: one[1].accuracy) if held_out else None
     if not math.isfinite(reached.loss):
         raise DivergenceError(
             f"the loss on the {part} images is {reached.loss} after epoch {recipe.epochs}: lower "
@@ -116,8 +118,8 @@ def train(
         epochs=recipe.epochs,
         seconds=time.perf_counter() - started,
         top5=reached.top5,
-        best_accuracy=best[0] if best else None,
-        best_epoch=best[1] if best else None,
+        best_accuracy=best[1].accuracy if best else None,
+        best_epoch=best[0] if best else None,
     )
     return _metrics((result,), part, network.graph, device, data)
 
@@ -188,7 +190,12 @@ def _metrics(
     )
 
 
-def _check_fit(graph: Graph, data: ImageData) -> None:
+def check_fit(graph: Graph, data: ImageData) -> None:
+    """Refuse a data set whose images or classes are not the graph's.
+
+    Raises:
+        DataError: They differ; all differences at once.
+    """
     faults = []
     if data.input_size != graph.input_size:
         faults.append(f"images are {list(data.input_size)}, it takes {list(graph.input_size)}")
@@ -207,8 +214,8 @@ def _fit(
     hooks: Hooks,
     on_epoch: OnEpoch | None,
     started: float,
-) -> tuple[float, int] | None:
-    """Run all epochs; return the largest validation accuracy and its epoch."""
+) -> list[Evaluation]:
+    """Run all epochs; return what each reached on the validation part, nothing if not held out."""
     batches = Batches(
         data=data,
         part=data.part("fit" if held_out else "train"),
@@ -224,27 +231,25 @@ def _fit(
         network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, recipe)
     scheduler = _scheduler(optimizer, recipe, len(batches))
-    best: tuple[float, int] | None = None
+    seen: list[Evaluation] = []
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         loss = _epoch(network, batches, recipe, optimizer, scheduler, hooks, epoch)
         if hooks.after_epoch:
             hooks.after_epoch(network, epoch)
-        accuracy = None
         if held_out:
-            accuracy = evaluate(network, data, data.part("validation")).accuracy
-            best = max(best or (-1.0, 0), (accuracy, epoch), key=lambda pair: pair[0])
+            seen.append(evaluate(network, data, data.part("validation")))
         if on_epoch:
             on_epoch(
                 EpochReport(
                     epoch=epoch,
                     epochs=recipe.epochs,
                     loss=loss,
-                    accuracy=accuracy,
+                    accuracy=seen[-1].accuracy if held_out else None,
                     seconds=time.perf_counter() - started,
                 )
             )
-    return best
+    return seen
 
 
 def _epoch(
