@@ -11,6 +11,9 @@ from .data.base import dataset as dataset
 from .export.base import export as export
 from .families.base import reference as reference
 from .generators.base import generate as generate
+from .importers.trace import ImportedNetwork as ImportedNetwork
+from .importers.trace import import_network as import_network
+from .importers.trace import trace as trace
 from .ir.graph import Graph as Graph
 from .search.space import SearchSpace as SearchSpace
 from .search.space_file import load_space as load_space

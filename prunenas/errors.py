@@ -71,3 +71,7 @@ class RunFolderError(InputError):
 
 class DivergenceError(RunError):
     """A loss stopped being finite; raised by ``training.loop``."""
+
+
+class TraceError(InputError):
+    """A module cannot be turned into a graph, or not into the same function; by ``importers``."""

@@ -6,272 +6,20 @@ Example:
     ...     narrow = with_widths(graph, data.draw(legal_widths(graph)))
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from prunenas.ir.coupling import ChannelGroups, couple
-from prunenas.ir.graph import Graph, Init
-from prunenas.ir.ops import (
-    BatchNorm,
-    Conv2d,
-    Depthwise2d,
-    DropPath,
-    Flatten,
-    Gate,
-    GlobalPool,
-    GroupNorm,
-    KernelSparsity,
-    Linear,
-    PadChannels,
-    Pool2d,
-    Select,
-    Shuffle,
-    Split,
-)
-from prunenas.ir.writer import GraphWriter
+from prunenas.ir.coupling import ChannelGroups, axis_width, couple, resized
+from prunenas.ir.graph import Graph, Node
+from prunenas.ir.ops import BatchNorm, Flatten, Linear, Select
+from tests.image_pieces import IMAGE_PIECES
+from tests.layout_pieces import LAYOUT_PIECES
+from tests.sketch import Draw, Sketch
+from tests.token_pieces import TOKEN_PIECES, token_head
 
-WIDEST = 12
-
-T = TypeVar("T")
-Draw = Callable[[st.SearchStrategy[Any]], Any]
-
-
-class Sketch:
-    """A graph while it is drawn: the writer, and what hypothesis chooses."""
-
-    def __init__(self, draw: Draw, input_size: tuple[int, int, int]) -> None:
-        self.draw = draw
-        self.net = GraphWriter(input_size)
-        self.shared: dict[str, str] = {}
-
-    def flag(self) -> bool:
-        return self.draw(st.booleans())
-
-    def integer(self, least: int, most: int) -> int:
-        return self.draw(st.integers(least, most))
-
-    def one_of(self, options: Sequence[T]) -> T:
-        return self.draw(st.sampled_from(options))
-
-    def width(self, multiple_of: int = 1) -> int:
-        return multiple_of * self.integer(1, WIDEST // multiple_of)
-
-    def channels(self, x: str) -> int:
-        return self.net.shape(x).channels
-
-    def conv(self, name: str, x: str, width: int, *, stride: int = 1, bias: bool = False) -> str:
-        """A convolution that keeps the size at stride 1, with a norm and a ReLU or without."""
-        kernel = self.one_of([1, 3])
-        x = self.net.conv(name, x, width, kernel=kernel, stride=stride, bias=bias)
-        if self.flag():
-            x = self.net.batch_norm(f"{name}_bn", x)
-        return self.net.relu(f"{name}_relu", x) if self.flag() else x
-
-    def graph(self, output: str) -> Graph:
-        init = Init(
-            conv=self.one_of(["fan_out", "fan_in", "torch"]),
-            linear=self.one_of(["torch", "normal_0.01"]),
-            scale=self.one_of([1.0, 0.5]),
-        )
-        graph = self.net.finish(output, init)
-        owned = tuple(replace(n, weights=self.shared.get(n.name)) for n in graph.nodes)
-        return replace(graph, nodes=owned)
-
-
-def plain(s: Sketch, x: str) -> str:
-    x = s.conv("conv", x, s.width(), stride=s.one_of([1, 2]), bias=s.flag())
-    if s.flag():
-        x = s.net.activation("act", x, s.one_of(["relu6", "silu", "hardswish", "leaky_relu"]))
-    return x
-
-
-def odd_conv(s: Sketch, x: str) -> str:
-    """A kernel that is not square, dilated, sparse."""
-    kernel, dilation = (s.integer(1, 3), s.integer(1, 3)), (s.integer(1, 2), s.integer(1, 2))
-    density = tuple(s.one_of([0.25, 0.5, 1.0]) for _ in range(kernel[0] * kernel[1]))
-    op = Conv2d(
-        width=s.width(),
-        kernel=kernel,
-        stride=(s.integer(1, 2), s.integer(1, 2)),
-        padding=tuple((d * (k - 1) + 1) // 2 for k, d in zip(kernel, dilation, strict=True)),
-        dilation=dilation,
-        bias=s.flag(),
-        sparsity=KernelSparsity(density=density, seed=s.integer(0, 3)) if s.flag() else None,
-    )
-    return s.net.add("odd", op, x)
-
-
-def residual(s: Sketch, x: str) -> str:
-    """The shortcut is the identity; the branch may be dropped by chance."""
-    branch = s.conv("conv1", x, s.width())
-    branch = s.conv("conv2", branch, s.channels(x))
-    if s.flag():
-        branch = s.net.add("drop_path", DropPath(p=0.2), branch)
-    return s.net.relu("out", s.net.join("add", branch, x))
-
-
-def projected(s: Sketch, x: str) -> str:
-    width, stride = s.width(), s.one_of([1, 2])
-    branch = s.conv("conv1", x, s.width(), stride=stride)
-    branch = s.conv("conv2", branch, width)
-    shortcut = s.net.conv("shortcut", x, width, kernel=1, stride=stride)
-    return s.net.join("add", branch, shortcut)
-
-
-def padded(s: Sketch, x: str) -> str:
-    """A shortcut without parameters: subsampled, or averaged where that gives the size."""
-    stride = s.one_of([1, 2])
-    size = s.net.shape(x).size()
-    width = s.channels(x) + s.integer(0, 3)
-    branch = s.conv("conv1", x, width, stride=stride)
-    even = all(n % stride == 0 for n in size)
-    op = PadChannels(
-        stride=stride,
-        function=s.one_of(["subsample", "average"]) if even else "subsample",
-        detach=s.flag(),
-    )
-    return s.net.join("add", branch, s.net.add("pad", op, x, branch))
-
-
-def dense(s: Sketch, x: str) -> str:
-    """Nested concatenation: each layer reads all that was computed before it."""
-    for i in range(2):
-        source = select(s, x, f"select{i}") if s.flag() else x
-        x = s.net.concat(f"concat{i}", x, s.conv(f"conv{i}", source, s.width()))
-    return x
-
-
-def select(s: Sketch, x: str, name: str = "select") -> str:
-    channels = s.channels(x)
-    indices = s.draw(st.sets(st.integers(0, channels - 1), min_size=1))
-    return s.net.add(name, Select(indices=tuple(sorted(indices))), x)
-
-
-def preactivated(s: Sketch, x: str) -> str:
-    """A selection stands before the branch of a residual, as in a pruned PreResNet."""
-    branch = s.net.relu("relu", s.net.batch_norm("bn", select(s, x)))
-    return s.net.join("add", s.conv("conv", branch, s.channels(x)), x)
-
-
-def depthwise(s: Sketch, x: str) -> str:
-    stride = s.one_of([1, 2])
-    op = Depthwise2d(
-        multiplier=s.integer(1, 2),
-        kernel=(3, 3),
-        stride=(stride, stride),
-        padding=(1, 1),
-        bias=s.flag(),
-    )
-    return s.conv("point", s.net.batch_norm("bn", s.net.add("depth", op, x)), s.width())
-
-
-def grouped(s: Sketch, x: str) -> str:
-    groups = s.integer(2, 3)
-    x = s.conv("before", x, s.width(multiple_of=groups))
-    return s.net.conv("grouped", x, s.width(multiple_of=groups), kernel=3, groups=groups)
-
-
-def group_normed(s: Sketch, x: str) -> str:
-    """Sometimes on a concatenation, of which perhaps only the whole divides."""
-    groups = s.integer(2, 3)
-    total = groups * s.integer(1, 4)
-    first = s.integer(1, total - 1)
-    if s.flag():
-        parts = (s.conv("conv1", x, first), s.conv("conv2", x, total - first))
-        x = s.net.concat("concat", *parts)
-    else:
-        x = s.conv("conv", x, total)
-    return s.net.add("norm", GroupNorm(groups=groups), x)
-
-
-def squeeze_excite(s: Sketch, x: str) -> str:
-    factors = s.net.global_pool("squeeze", x)
-    factors = s.net.conv("reduce", factors, s.width(), kernel=1, bias=True)
-    factors = s.net.conv("expand", s.net.relu("relu", factors), s.channels(x), kernel=1, bias=True)
-    return s.net.add("gate", Gate(), x, s.net.activation("sigmoid", factors, "sigmoid"))
-
-
-def shuffled(s: Sketch, x: str) -> str:
-    """Channel shuffle over equal parts, or over one convolution, where it must be refused."""
-    groups = s.integer(2, 3)
-    if s.flag():
-        width = s.width(multiple_of=groups)
-        x = s.net.concat("concat", *(s.conv(f"conv{i}", x, width) for i in range(groups)))
-    else:
-        x = s.conv("conv", x, s.width(multiple_of=groups))
-    x = s.net.add("shuffle", Shuffle(groups=groups), x)
-    return s.conv("after", x, s.width())
-
-
-def split(s: Sketch, x: str) -> str:
-    """Equal parts, one of which is worked on; or a cut that falls inside a convolution's width."""
-    width = s.integer(1, 4)
-    widths = s.one_of([(width, width), (width, 3 * width), (width, 2, width, 2)])
-    parts = [s.conv(f"conv{i}", x, w) for i, w in enumerate(widths)]
-    whole = s.net.concat("concat", *parts)
-    first, second = (s.net.add(f"part{i}", Split(parts=2, index=i), whole) for i in range(2))
-    worked = s.conv("worked", second, s.channels(first))
-    return s.net.join("add", first, worked) if s.flag() else s.net.concat("out", first, worked)
-
-
-def cut_differently(s: Sketch, x: str) -> str:
-    """An addition of axes without common segments, which must be fixed."""
-    widths = s.width(), s.width()
-    both = s.net.concat("concat", *(s.conv(f"conv{i}", x, w) for i, w in enumerate(widths)))
-    return s.net.join("add", both, s.conv("whole", x, sum(widths)))
-
-
-def pool(s: Sketch, x: str) -> str:
-    kernel = s.integer(2, 3)
-    small = min(s.net.shape(x).size()) < kernel
-    padding = kernel // 2 if small or s.flag() else 0
-    op = Pool2d(
-        function=s.one_of(["max", "average"]),
-        kernel=(kernel, kernel),
-        stride=(s.integer(1, 2), s.integer(1, 2)),
-        padding=(padding, padding),
-        ceil_mode=s.flag(),
-        count_padding=s.flag(),
-    )
-    return s.net.add("pool", op, x)
-
-
-def adaptive_pool(s: Sketch, x: str) -> str:
-    op = GlobalPool(function=s.one_of(["max", "average"]), size=(s.integer(1, 3), s.integer(1, 3)))
-    return s.net.add("adaptive", op, x)
-
-
-def shared(s: Sketch, x: str) -> str:
-    """One convolution, called twice."""
-    width, kernel = s.channels(x), s.one_of([1, 3])
-    first = s.net.conv("first", x, width, kernel=kernel)
-    second = s.net.conv("second", s.net.relu("between", first), width, kernel=kernel)
-    s.shared[second] = first
-    return second
-
-
-PIECES = (
-    plain,
-    odd_conv,
-    residual,
-    projected,
-    padded,
-    dense,
-    preactivated,
-    depthwise,
-    grouped,
-    group_normed,
-    squeeze_excite,
-    shuffled,
-    split,
-    cut_differently,
-    pool,
-    adaptive_pool,
-    shared,
-)
+PIECES = (*IMAGE_PIECES, *LAYOUT_PIECES, *TOKEN_PIECES)
 
 
 def flat_head(s: Sketch, x: str) -> str:
@@ -297,7 +45,7 @@ def convolutional_head(s: Sketch, x: str) -> str:
     return s.net.add("flatten", Flatten(), x)
 
 
-HEADS = (flat_head, pooled_head, deep_head, convolutional_head)
+HEADS = (flat_head, pooled_head, deep_head, convolutional_head, token_head)
 
 
 @st.composite
@@ -315,12 +63,16 @@ def graphs(draw: Draw) -> Graph:
 
 
 @st.composite
-def legal_widths(draw: Draw, graph: Graph) -> dict[str, int]:
-    """A width for each free group: at most its own, divisors and bounds obeyed."""
+def legal_widths(draw: Draw, graph: Graph, *, least: int = 1) -> dict[str, int]:
+    """A width for each free group: at most its own, divisors and bounds obeyed.
+
+    No width falls below ``least`` that was not below it before.
+    """
     groups = couple(graph)
     widths = groups.widths
     for group in groups.free:
-        steps = st.integers(1, group.width // group.divisor)
+        most = group.width // group.divisor
+        steps = st.integers(min(most, -(-least // group.divisor)), most)
         widths[group.name] = group.divisor * draw(steps)
     _obey_bounds(groups, widths)
     return {group.name: widths[group.name] for group in groups.free}
@@ -331,23 +83,32 @@ def _obey_bounds(groups: ChannelGroups, widths: dict[str, int]) -> None:
     full = groups.widths
     while broken := [b for b in groups.bounds if b.excess(widths) > 0]:
         for bound in broken:
-            widths |= {s.group: full[s.group] for s in bound.upper}
+            widths |= {name: full[name] for s in bound.upper for name in s.groups}
 
 
 def with_widths(graph: Graph, widths: Mapping[str, int]) -> Graph:
-    """Return ``graph`` with the widths of groups replaced by hand; selections take the first."""
+    """Return ``graph`` with the widths of groups replaced; selections take the first channels."""
     groups = couple(graph)
-    width_of = {m: width for name, width in widths.items() for m in groups[name].members}
+    every = groups.widths | dict(widths)
 
-    def narrowed(op: Any, width: int) -> Any:
-        if isinstance(op, Select):
-            return replace(op, indices=tuple(range(width)))
-        return replace(op, width=width)
+    def narrowed(node: Node) -> Node:
+        if not isinstance(node.op, Select):
+            return node
+        width = every[groups.axes[node.name][0].group]
+        return replace(node, op=replace(node.op, indices=tuple(range(width))))
 
-    return replace(
-        graph,
-        nodes=tuple(
-            replace(n, op=narrowed(n.op, width_of[n.name])) if n.name in width_of else n
-            for n in graph.nodes
-        ),
-    )
+    return replace(graph, nodes=tuple(narrowed(node) for node in resized(graph, widths)))
+
+
+def sizes_under(graph: Graph, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the sizes that every value of ``graph`` has where some groups have these widths."""
+    groups = couple(graph)
+    every = groups.widths | dict(widths)
+    return {
+        name: tuple(axis_width(axis, every) for axis in axes) for name, axes in groups.dims.items()
+    }
+
+
+def sizes_of(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of every value of ``graph``."""
+    return {name: shape.sizes for name, shape in graph.shapes.items()}

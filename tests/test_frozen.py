@@ -19,6 +19,7 @@ def test_the_public_names_are_these() -> None:
         "ArchSpec",
         "Descriptor",
         "Graph",
+        "ImportedNetwork",
         "Metrics",
         "Recipe",
         "SearchSpace",
@@ -30,6 +31,7 @@ def test_the_public_names_are_these() -> None:
         "export",
         "fine_tune",
         "generate",
+        "import_network",
         "inherit",
         "load",
         "load_space",
@@ -38,6 +40,7 @@ def test_the_public_names_are_these() -> None:
         "scratch_b",
         "scratch_e",
         "search",
+        "trace",
         "train",
         "train_seeds",
     ]

@@ -7,6 +7,7 @@ scores of channels into kept channels.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from prunenas.arch.descriptor import (
     Descriptor,
     check_keep,
-    kept_width,
+    kept_widths,
     reached_keep,
     within_bounds,
 )
@@ -108,7 +109,7 @@ def allocate_keeps(
     widths = problem.largest_scale(budgets)
     if fill:
         widths = problem.grow(widths, budgets)
-    return dict(zip(problem.model.groups, (int(w) for w in widths), strict=True))
+    return dict(zip(problem.names, (int(w) for w in widths), strict=True))
 
 
 @final
@@ -129,8 +130,8 @@ class _Problem:
     Arrays are in the order of the cost model's groups, ``[g]``.
     """
 
+    graph: Graph
     groups: ChannelGroups
-    model: CostModel
     wished: NDArray[np.float64]
     full: NDArray[np.int64]
     steps: NDArray[np.int64]
@@ -140,12 +141,22 @@ class _Problem:
         groups = couple(graph)
         free = groups.free
         return _Problem(
+            graph=graph,
             groups=groups,
-            model=CostModel.of(graph),
             wished=np.array([keeps[g.name] for g in free], dtype=np.float64),
             full=np.array([g.width for g in free], dtype=np.int64),
             steps=np.array([np.lcm(g.divisor, round_to) for g in free], dtype=np.int64),
         )
+
+    @property
+    def model(self) -> CostModel:
+        """The costs, which a budget of channels does not ask for."""
+        return CostModel.of(self.graph)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The free groups' names."""
+        return tuple(group.name for group in self.groups.free)
 
     def budgets(
         self, *, keep: float | None, max_macs: float | None, max_params: float | None
@@ -171,14 +182,12 @@ class _Problem:
     def widths(self, factor: float) -> NDArray[np.int64]:
         """Return the legal widths nearest to the wished keeps times ``factor``."""
         keeps = np.clip(self.wished * factor, 1e-9, 1.0)
-        rounded = {
-            name: kept_width(int(full), float(keep), divisor=int(step))
-            for name, full, keep, step in zip(
-                self.model.groups, self.full, keeps, self.steps, strict=True
-            )
-        }
+        widths = kept_widths(self.full, keeps, self.steps)
+        if not self.groups.bounds:
+            return widths
+        rounded = dict(zip(self.names, widths.tolist(), strict=True))
         fitted = within_bounds(self.groups, rounded)
-        return np.array([fitted[name] for name in self.model.groups], dtype=np.int64)
+        return np.array([fitted[name] for name in self.names], dtype=np.int64)
 
     def meets(self, widths: NDArray[np.int64], budgets: _Budgets) -> NDArray[np.bool_]:
         """Return for each candidate ``[candidates g]`` whether it meets every budget."""
@@ -208,21 +217,26 @@ class _Problem:
 
     def grow(self, widths: NDArray[np.int64], budgets: _Budgets) -> NDArray[np.int64]:
         """Return widths of which no group can grow by a step."""
+        # Costs only rise with widths: a step that is too dear once is so for good.
+        dear = np.zeros(len(widths), dtype=np.bool_)
         while True:
             grown = np.minimum(self.full, widths + self.steps)
-            candidates = np.tile(widths, (len(widths), 1))
-            np.fill_diagonal(candidates, grown)
-            fine = self.meets(candidates, budgets) & (grown > widths)
             # Furthest below its wish first; the group's order decides ties.
-            for i in np.argsort(widths / self.full / self.wished, kind="stable"):
-                if fine[i] and self._bounded(candidates[i]):
-                    widths = candidates[i]
+            order = np.argsort(widths / self.full / self.wished, kind="stable")
+            for i in order[((grown > widths) & ~dear)[order]]:
+                candidate = widths.copy()
+                candidate[i] = grown[i]
+                dear[i] = not self.meets(candidate[None], budgets)[0]
+                if not dear[i] and self._bounded(candidate):
+                    widths = candidate
                     break
             else:
                 return widths
 
     def _bounded(self, widths: NDArray[np.int64]) -> bool:
-        named = dict(zip(self.model.groups, (int(w) for w in widths), strict=True))
+        if not self.groups.bounds:
+            return True
+        named = dict(zip(self.names, (int(w) for w in widths), strict=True))
         every = self.groups.widths | named
         return all(bound.excess(every) <= 0 for bound in self.groups.bounds)
 

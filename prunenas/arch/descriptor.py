@@ -6,13 +6,24 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunenas.errors import DescriptorError, KeepError
 from prunenas.ir.blocks import blocks, drop_blocks
 from prunenas.ir.canonical import digest
-from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
+from prunenas.ir.coupling import (
+    ChannelGroups,
+    GroupAxis,
+    GroupSegment,
+    axis_width,
+    channel_places,
+    couple,
+    resized,
+)
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import Conv2d, KernelSparsity, Linear, Select
+from prunenas.ir.ops import Conv2d, KernelSparsity, Select
 
 
 @final
@@ -100,6 +111,15 @@ def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
     return min(full, max(1, round(full * keep / divisor)) * divisor)
 
 
+def kept_widths(
+    full: NDArray[np.int64], keep: NDArray[np.float64], divisor: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return ``kept_width`` of many groups at once, ``[g]``."""
+    steps = np.maximum(1, np.rint(full * keep / divisor)).astype(np.int64)
+    widths: NDArray[np.int64] = np.minimum(full, steps * divisor)
+    return widths
+
+
 def check_keep(keep: float) -> None:
     """Refuse a keep outside (0, 1].
 
@@ -126,12 +146,12 @@ def within_bounds(groups: ChannelGroups, widths: Mapping[str, int]) -> dict[str,
     while changed:
         changed = False
         for bound in groups.bounds:
-            for segment in bound.lower:
+            for name in (name for segment in bound.lower for name in segment.groups):
                 excess = bound.excess(fitted)
-                group = groups[segment.group]
+                group = groups[name]
                 if excess <= 0 or group.fixed is not None:
                     continue
-                steps = -(-excess // (segment.repeat * group.divisor))
+                steps = -(-excess // (_worth(bound.lower, name, fitted) * group.divisor))
                 smaller = max(least[group.name], fitted[group.name] - steps * group.divisor)
                 changed |= smaller < fitted[group.name]
                 fitted[group.name] = smaller
@@ -145,16 +165,22 @@ def _least_widths(groups: ChannelGroups) -> dict[str, int]:
     while changed:
         changed = False
         for bound in groups.bounds:
-            for segment in bound.upper:
+            for name in (name for segment in bound.upper for name in segment.groups):
                 excess = bound.excess(least)
-                group = groups[segment.group]
+                group = groups[name]
                 if excess <= 0 or group.fixed is not None:
                     continue
-                steps = -(-excess // (segment.repeat * group.divisor))
+                steps = -(-excess // (_worth(bound.upper, name, least) * group.divisor))
                 larger = min(group.width, least[group.name] + steps * group.divisor)
                 changed |= larger > least[group.name]
                 least[group.name] = larger
     return least
+
+
+def _worth(axis: GroupAxis, name: str, widths: Mapping[str, int]) -> int:
+    """Return how many entries of ``axis`` one channel of a group makes."""
+    one_more = axis_width(axis, {**widths, name: widths[name] + 1})
+    return one_more - axis_width(axis, widths)
 
 
 def apply(graph: Graph, descriptor: Descriptor) -> Graph:
@@ -177,33 +203,31 @@ def apply(graph: Graph, descriptor: Descriptor) -> Graph:
     ]
     if faults:
         raise DescriptorError("the descriptor breaks the graph's rules:\n  " + "\n  ".join(faults))
-    widths = groups.widths | dict(descriptor.widths)
-    width_of = {member: widths[group.name] for group in groups for member in group.members}
-    nodes = tuple(_rewritten(node, width_of, groups, descriptor) for node in graph.nodes)
+    nodes = tuple(
+        _rewritten(node, graph[node.name], groups, descriptor)
+        for node in resized(graph, descriptor.widths)
+    )
     return drop_blocks(replace(graph, nodes=nodes), descriptor.dropped)
 
 
-def _rewritten(
-    node: Node, width_of: Mapping[str, int], groups: ChannelGroups, descriptor: Descriptor
-) -> Node:
+def _rewritten(node: Node, old: Node, groups: ChannelGroups, descriptor: Descriptor) -> Node:
     op = node.op
-    if isinstance(op, Conv2d):
-        op = replace(op, width=width_of[node.name])
-        if node.name in descriptor.densities:
-            density = descriptor.densities[node.name]
-            op = replace(op, sparsity=KernelSparsity(density=density, seed=descriptor.seed))
-    elif isinstance(op, Linear):
-        op = replace(op, width=width_of[node.name])
-    elif isinstance(op, Select):
-        op = replace(op, indices=_indices(node, op, width_of[node.name], groups, descriptor))
-    return node if op is node.op else replace(node, op=op)
+    if isinstance(op, Conv2d) and node.name in descriptor.densities:
+        density = descriptor.densities[node.name]
+        sparsity = KernelSparsity(density=density, seed=descriptor.seed)
+        return replace(node, op=replace(op, sparsity=sparsity))
+    if isinstance(op, Select):
+        group = groups.axes[node.name][0].group
+        width = descriptor.widths.get(group, groups[group].width)
+        return replace(node, op=replace(op, indices=_indices(old, op, width, groups, descriptor)))
+    return node
 
 
 def _indices(
     node: Node, op: Select, width: int, groups: ChannelGroups, descriptor: Descriptor
 ) -> tuple[int, ...]:
     """Return what a selection takes of its source, whose own width may have changed."""
-    axis = groups.axes[node.inputs[0]]
+    axis = groups.read(node)
     group = groups.axes[node.name][0].group
     kept = kept_positions(axis, groups, descriptor)
     told = descriptor.selections.get(group)
@@ -214,8 +238,7 @@ def _indices(
         # A selection of which nothing is said may have lost some of its channels: it is drawn then.
         if chosen <= {*kept}:
             return tuple(new for new, old in enumerate(kept) if old in chosen)
-    widths = groups.widths | dict(descriptor.widths)
-    source = sum(widths[s.group] * s.repeat for s in axis)
+    source = axis_width(axis, groups.widths | dict(descriptor.widths))
     return subset(source, width, seed=descriptor.seed, stream=node.name)
 
 
@@ -223,18 +246,15 @@ def kept_positions(
     axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor
 ) -> list[int] | None:
     """Return which of the reference's channels of ``axis`` remain; None where that is not told."""
-    positions: list[int] = []
-    start = 0
-    for segment in axis:
-        full = groups[segment.group].width
-        kept: Iterable[int] = range(full)
-        if segment.group in descriptor.selections:
-            kept = descriptor.selections[segment.group]
-        elif descriptor.widths.get(segment.group, full) != full:
+    left = np.ones(axis_width(axis, groups.widths), dtype=np.bool_)
+    for name, places in channel_places(axis, groups.widths):
+        kept = {*descriptor.selections.get(name, range(len(places)))}
+        if name not in descriptor.selections and descriptor.widths.get(name, len(kept)) != len(
+            kept
+        ):
             return None
-        positions += [start + i * segment.repeat + j for i in kept for j in range(segment.repeat)]
-        start += full * segment.repeat
-    return positions
+        left[places[[channel not in kept for channel in range(len(places))]]] = False
+    return [int(place) for place in np.flatnonzero(left)]
 
 
 def _width_faults(groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
@@ -257,12 +277,15 @@ def _width_faults(groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
     for bound in groups.bounds:
         excess = bound.excess(widths)
         if excess > 0:
-            lower, upper = (
-                " + ".join(f"{s.repeat} x {s.group}" if s.repeat > 1 else s.group for s in axis)
-                for axis in (bound.lower, bound.upper)
-            )
+            lower, upper = (" + ".join(map(_product, axis)) for axis in (bound.lower, bound.upper))
             faults.append(f"{bound.node}: {lower} may not be wider than {upper} (by {excess})")
     return faults
+
+
+def _product(segment: GroupSegment) -> str:
+    return " x ".join(
+        map(str, (*([segment.repeat] if segment.repeat > 1 else []), *segment.groups))
+    )
 
 
 def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
@@ -282,7 +305,7 @@ def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descripto
             continue
         for member in known[name].members:
             node = graph[member]
-            positions = kept_positions(groups.axes[node.inputs[0]], groups, descriptor)
+            positions = kept_positions(groups.read(node), groups, descriptor)
             if not isinstance(node.op, Select):
                 faults.append(f"{name}: {member} cannot select channels")
             elif positions is None:

@@ -3,16 +3,25 @@
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunenas.arch.descriptor import Descriptor, apply, kept_positions
 from prunenas.build.initialise import build
 from prunenas.build.modules import MaskedConv2d
 from prunenas.build.network import Network
 from prunenas.errors import DescriptorError
-from prunenas.ir.coupling import ChannelGroups, couple
+from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import Depthwise2d, PadChannels, Select
+from prunenas.ir.ops import (
+    Conv1d,
+    Conv2d,
+    Convolve,
+    LayerNorm,
+    Linear,
+    PadChannels,
+    Parameter,
+    Select,
+)
 
 
 def inherit(reference: Network, descriptor: Descriptor) -> Network:
@@ -46,7 +55,7 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
         for node in graph.nodes
         if isinstance(node.op, Select)
         and groups.axes[node.name][0].group not in descriptor.selections
-        and not {*node.op.indices} <= {*_positions(node.inputs[0], groups, descriptor).tolist()}
+        and not {*node.op.indices} <= {*_positions(groups.read(node), groups, descriptor).tolist()}
     )
     if robbed:
         raise DescriptorError(
@@ -54,8 +63,12 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
             "lost some of its source's channels, say in selections which it keeps"
         )
     _warn_of_shifted_shortcuts(graph, groups, descriptor)
+    _warn_of_ordered_groups(groups, descriptor)
     with torch.no_grad():
         for node in network.graph.nodes:
+            if isinstance(node.op, Convolve):
+                out = _positions(groups.axes[node.name], groups, descriptor)
+                _in_parts(out, graph.shapes[node.name].channels, node.op.groups, node.name)
             if node.weights is None:
                 _copy(reference, network, graph[node.name], groups, descriptor)
     return network
@@ -66,7 +79,7 @@ def _warn_of_shifted_shortcuts(graph: Graph, groups: ChannelGroups, descriptor: 
     shifted = []
     for node in graph.nodes:
         if isinstance(node.op, PadChannels):
-            short, long = (_positions(name, groups, descriptor) for name in node.inputs)
+            short, long = (_positions(groups.read(node, i), groups, descriptor) for i in range(2))
             if not torch.equal(short, long[: len(short)]):
                 shifted.append(node.name)
     if shifted:
@@ -78,44 +91,75 @@ def _warn_of_shifted_shortcuts(graph: Graph, groups: ChannelGroups, descriptor: 
         )
 
 
+def _warn_of_ordered_groups(groups: ChannelGroups, descriptor: Descriptor) -> None:
+    """Warn where channels are fewer that an op tells apart by their place."""
+    moved = [
+        f"{group.name} ({group.ordered})"
+        for group in groups
+        if group.ordered and descriptor.widths.get(group.name, group.width) != group.width
+    ]
+    if moved:
+        warnings.warn(
+            "the inherited network is not the reference with channels removed: an op joins "
+            f"channels by their place, and others stand there now, in {', '.join(moved)}. "
+            "Fine-tuning starts further away; training from scratch is not touched",
+            stacklevel=3,
+        )
+
+
 def _copy(
     reference: Network, network: Network, node: Node, groups: ChannelGroups, descriptor: Descriptor
 ) -> None:
     source, target = reference.node(node.name), network.node(node.name)
-    own = dict(target.named_parameters(recurse=False)) | {
-        name: buffer
-        for name, buffer in target.named_buffers(recurse=False)
-        if name not in ("indices", "mask")
-    }
+    # What is no part of the state, such as masks and constants, follows from the graph.
+    own = target.state_dict()
     if not own:
         return
-    out = _positions(node.name, groups, descriptor)
-    into = _positions(node.inputs[0], groups, descriptor)
+    kept = [_positions(axis, groups, descriptor) for axis in _tensor_axes(node, groups)]
+    parts = node.op.groups if isinstance(node.op, Conv2d | Conv1d) else 1
     for name, tensor in own.items():
         old: Tensor = getattr(source, name).detach()
-        if old.dim() == 0:
-            tensor.copy_(old)
-        elif old.dim() == 1 or (isinstance(node.op, Depthwise2d)):
-            tensor.copy_(old[out])
-        elif isinstance(source, nn.Conv2d) and source.groups > 1:
-            tensor.copy_(_grouped(old, out, into, source.groups, node.name))
+        if parts > 1 and old.dim() > 1:
+            out, into = kept
+            old = _grouped(old, out, into, parts, node.name)
         else:
-            tensor.copy_(old[out][:, into])
+            for dim, places in enumerate(kept[: old.dim()]):
+                old = old.index_select(dim, places.to(old.device))
+        tensor.copy_(old)
     if isinstance(target, MaskedConv2d):
         target.weight.mul_(target.mask)
 
 
-def _positions(name: str, groups: ChannelGroups, descriptor: Descriptor) -> Tensor:
-    kept = kept_positions(groups.axes[name], groups, descriptor)
+def _tensor_axes(node: Node, groups: ChannelGroups) -> tuple[GroupAxis, ...]:
+    """Return what the first dimensions of a node's tensors are made of; the others stay whole."""
+    dims = groups.dims[node.name]
+    if isinstance(node.op, Parameter):
+        return dims
+    if isinstance(node.op, LayerNorm):
+        return dims[-node.op.dims :]
+    if isinstance(node.op, Conv2d | Conv1d | Linear):
+        return groups.axes[node.name], groups.read(node)
+    return (groups.axes[node.name],)
+
+
+def _positions(axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor) -> Tensor:
+    kept = kept_positions(axis, groups, descriptor)
     assert kept is not None, "every narrowed group has a selection"
     return torch.tensor(kept)
 
 
 def _grouped(weight: Tensor, out: Tensor, into: Tensor, count: int, name: str) -> Tensor:
     """Return the kept part of a grouped kernel; every group must keep equally many channels."""
-    of_out, of_in = len(weight) // count, weight.shape[1]
-    outs = [out[out // of_out == i] for i in range(count)]
-    ins = [into[into // of_in == i] - i * of_in for i in range(count)]
-    if len({len(part) for part in outs}) > 1 or len({len(part) for part in ins}) > 1:
+    of_in = weight.shape[1]
+    outs = _in_parts(out, len(weight), count, name)
+    ins = _in_parts(into, of_in * count, count, name)
+    parts = enumerate(zip(outs, ins, strict=True))
+    return torch.cat([weight[o][:, i - part * of_in] for part, (o, i) in parts])
+
+
+def _in_parts(kept: Tensor, full: int, count: int, name: str) -> list[Tensor]:
+    """Return which of ``full`` channels are kept of each of ``count`` equal parts."""
+    parts = [kept[kept // (full // count) == part] for part in range(count)]
+    if len({len(part) for part in parts}) > 1:
         raise DescriptorError(f"{name}: the {count} groups must keep equally many channels each")
-    return torch.cat([weight[o][:, i] for o, i in zip(outs, ins, strict=True)])
+    return parts

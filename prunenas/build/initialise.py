@@ -6,9 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from prunenas.build.masks import draw_mask
-from prunenas.build.modules import ChannelSelection, MaskedConv2d
+from prunenas.build.modules import (
+    ChannelSelection,
+    ConstantTensor,
+    MaskedConv2d,
+    TrainableTensor,
+)
 from prunenas.build.network import Network
 from prunenas.ir.graph import Graph, Init
+
+_LINEAR_DEVIATION = {"normal_0.01": 0.01, "normal_0.02": 0.02}
+_TENSOR_DEVIATION = 0.02
 
 
 def build(graph: Graph, *, seed: int = 0, device: torch.device | str = "cpu") -> Network:
@@ -38,11 +46,11 @@ def build(graph: Graph, *, seed: int = 0, device: torch.device | str = "cpu") ->
 
 
 def _fill(module: nn.Module, name: str, init: Init, generator: torch.Generator) -> None:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
         _fill_conv(module, name, init, generator)
     elif isinstance(module, nn.Linear):
-        if init.linear == "normal_0.01":
-            module.weight.normal_(0.0, 0.01, generator=generator)
+        if deviation := _LINEAR_DEVIATION.get(init.linear):
+            module.weight.normal_(0.0, deviation, generator=generator)
             _zero(module.bias)
         else:
             _torch_default(module.weight, module.bias, generator)
@@ -51,14 +59,27 @@ def _fill(module: nn.Module, name: str, init: Init, generator: torch.Generator) 
         module.reset_running_stats()
         module.weight.fill_(init.vector_scale if vector else init.scale)
         _zero(module.bias)
-    elif isinstance(module, nn.GroupNorm):
-        module.weight.fill_(1.0)
-        _zero(module.bias)
+    elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+        for key, tensor in module.named_parameters():
+            tensor.fill_(1.0 if key == "weight" else 0.0)
     elif isinstance(module, ChannelSelection):
         module.indices.copy_(torch.tensor(module.chosen))
+    elif isinstance(module, TrainableTensor):
+        _fill_tensor(module, generator)
+    elif isinstance(module, ConstantTensor):
+        module.value.copy_(module.stored())
 
 
-def _fill_conv(conv: nn.Conv2d, name: str, init: Init, generator: torch.Generator) -> None:
+def _fill_tensor(module: TrainableTensor, generator: torch.Generator) -> None:
+    if module.start == "normal":
+        module.value.normal_(0.0, _TENSOR_DEVIATION, generator=generator)
+    else:
+        module.value.fill_(1.0 if module.start == "ones" else 0.0)
+
+
+def _fill_conv(
+    conv: nn.Conv1d | nn.Conv2d, name: str, init: Init, generator: torch.Generator
+) -> None:
     area = math.prod(conv.kernel_size)
     fan = conv.out_channels if init.conv == "fan_out" else conv.weight.shape[1]
     fan_area: float = area * fan

@@ -27,6 +27,23 @@ Depth = Annotated[
     int | None,
     typer.Option(help="Of a NAME that takes one, such as resnet.", show_default="the family's"),
 ]
+Unknown = Annotated[
+    str,
+    typer.Option(
+        help="Of a PLACE:NETWORK: refuse calls that no op describes, or freeze them as they are."
+    ),
+]
+TimeLimit = Annotated[
+    float, typer.Option(help="Of a PLACE:NETWORK: seconds that tracing may take.", min=0.1)
+]
+Pretrained = Annotated[
+    bool,
+    typer.Option(
+        "--pretrained",
+        help="Of a PLACE:NETWORK: look at its published weights.",
+        show_default="train it here",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")]
 DataRoot = Annotated[

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
@@ -24,12 +25,17 @@ PROTOCOLS = ("scratch-e", "scratch-b")
 @final
 @dataclass(frozen=True, kw_only=True)
 class NameArguments:
-    """What a family's NAME takes besides: None is the data set's, or the family's own."""
+    """What a NAME takes besides: None is the data set's, or the network's own.
+
+    ``width`` and ``depth`` go with families, ``unknown`` and ``time_limit`` with what is traced.
+    """
 
     input_size: str | None = None
     classes: int | None = None
     width: float | None = None
     depth: int | None = None
+    unknown: str = "refuse"
+    time_limit: float = 60.0
 
 
 def resolve(
@@ -39,18 +45,22 @@ def resolve(
     input_size: tuple[int, int, int] | None = None,
     classes: int | None = None,
 ) -> ArchSpec:
-    """Return the architecture that NAME|SPEC names; a family's is a spec without reference.
+    """Return the architecture that NAME|SPEC names; a NAME's is a spec without reference.
 
     Args:
-        text: Name of a family, or path of a spec.
+        text: Name of a family, ``torchvision:``, ``timm:`` or ``package.module:`` and the name of
+            a network, or path of a spec.
         arguments: Only a NAME takes them.
-        input_size: Default for a NAME, such as the data set's; else the family's own.
+        input_size: Default for a family, such as the data set's; else the family's own. What is
+            traced brings its own.
         classes: Likewise.
 
     Raises:
         InputError: There is no such family or file, or a SPEC is given arguments of a NAME.
     """
-    given = {k: v for k, v in vars(arguments).items() if v is not None}
+    given = {k: v for k, v in vars(arguments).items() if v is not None and k not in _OF_TRACING}
+    if _is_source(text):
+        return traced(text, arguments)[0]
     if text not in FAMILIES and (text.endswith(".json") or Path(text).exists()):
         if given:
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
@@ -68,13 +78,61 @@ def resolve(
     return ArchSpec(name=text, graph=graph, provenance={"family": text, **given})
 
 
-def known_name(text: str) -> None:
-    """Refuse what is neither a family nor a file, before anything is fetched or trained for it.
+_OF_TRACING = ("unknown", "time_limit")
+
+
+def _is_source(text: str) -> bool:
+    if ":" not in text or Path(text).exists():
+        return False
+    from prunenas.importers.sources import is_source
+
+    return is_source(text)
+
+
+def traced(
+    text: str, arguments: NameArguments, *, pretrained: bool = False
+) -> tuple[ArchSpec, Callable[[], Any]]:
+    """Return the architecture of ``package:network``, and the network with its weights.
 
     Raises:
-        InputError: It is neither.
+        InputError: There is no such network, it cannot be traced, or it is given arguments of
+            families.
     """
-    if not (text.endswith(".json") or Path(text).exists()):
+    from prunenas.importers.trace import import_network
+
+    if not _is_source(text):
+        raise InputError(f"--pretrained goes with torchvision:NAME or timm:NAME, not with {text}")
+    if arguments.width is not None or arguments.depth is not None:
+        raise InputError(f"--width and --depth go with families, {text} is traced as it is")
+    if arguments.unknown not in ("refuse", "freeze"):
+        raise InputError(f"--unknown is refuse or freeze, got {arguments.unknown!r}")
+    size = parse_size(arguments.input_size) if arguments.input_size else None
+    found = import_network(
+        text,
+        size,
+        classes=arguments.classes,
+        pretrained=pretrained,
+        unknown="freeze" if arguments.unknown == "freeze" else "refuse",
+        time_limit=arguments.time_limit,
+    )
+    provenance = {
+        "source": text,
+        "front_end": found.front_end,
+        "difference": found.certificate.difference,
+        **({"dropped": dict(found.dropped)} if found.dropped else {}),
+        **({"frozen": list(found.frozen)} if found.frozen else {}),
+        **({"weights": "published"} if pretrained else {}),
+    }
+    return ArchSpec(name=text, graph=found.graph, provenance=provenance), found.network
+
+
+def known_name(text: str) -> None:
+    """Refuse what is no family, no traced network and no file, before anything is done for it.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    if not _is_source(text) and not (text.endswith(".json") or Path(text).exists()):
         FAMILIES[text]
 
 
@@ -186,10 +244,22 @@ def command_line() -> str:
 
 
 def name_arguments(
-    input_size: str | None, classes: int | None, width: float | None, depth: int | None
+    input_size: str | None,
+    classes: int | None,
+    width: float | None,
+    depth: int | None,
+    unknown: str = "refuse",
+    time_limit: float = 60.0,
 ) -> NameArguments:
     """Return what a verb was given besides NAME."""
-    return NameArguments(input_size=input_size, classes=classes, width=width, depth=depth)
+    return NameArguments(
+        input_size=input_size,
+        classes=classes,
+        width=width,
+        depth=depth,
+        unknown=unknown,
+        time_limit=time_limit,
+    )
 
 
 def device_of(name: str) -> str:

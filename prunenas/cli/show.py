@@ -14,6 +14,8 @@ from prunenas.ir.coupling import couple
 from prunenas.ir.stages import stages
 from prunenas.report.table import accuracy_text
 
+_OF_TRACING = ("source", "front_end", "difference", "dropped", "frozen")
+
 
 def facts(spec: ArchSpec) -> dict[str, Any]:
     """Return what is known of an architecture, as JSON values."""
@@ -33,6 +35,7 @@ def facts(spec: ArchSpec) -> dict[str, Any]:
                 "members": list(group.members),
                 "divisor": group.divisor,
                 "fixed": group.fixed,
+                "ordered": group.ordered,
             }
             for group in groups
         ],
@@ -46,6 +49,7 @@ def facts(spec: ArchSpec) -> dict[str, Any]:
         ],
         "blocks": [block.name for block in blocks(graph)],
     }
+    known |= {key: spec.provenance[key] for key in _OF_TRACING if key in spec.provenance}
     if spec.reference is not None:
         known["reference"] = {"params": params(spec.reference), "macs": macs(spec.reference)}
     if spec.descriptor is not None and spec.descriptor.origin is not None:
@@ -66,6 +70,7 @@ def print_facts(spec: ArchSpec, console: Console) -> None:
     if spec.reference is not None:
         p, m = params(graph) / params(spec.reference), macs(graph) / macs(spec.reference)
         console.print(f"{p:.1%} of the reference's params, {m:.1%} of its MACs", highlight=False)
+    _print_tracing(spec, console)
     _print_origin(spec.descriptor, console)
     console.print(_group_table(spec))
     if spec.metrics is not None:
@@ -74,6 +79,21 @@ def print_facts(spec: ArchSpec, console: Console) -> None:
             f"{metrics.part} accuracy {accuracy_text(metrics)} % on {metrics.data}",
             highlight=False,
         )
+
+
+def _print_tracing(spec: ArchSpec, console: Console) -> None:
+    told = spec.provenance
+    if "front_end" not in told:
+        return
+    console.print(
+        f"traced with {told['front_end']}; same weights, same outputs: they differ by "
+        f"{told['difference']:.1e} of the largest",
+        highlight=False,
+    )
+    for name, count in told.get("dropped", {}).items():
+        console.print(f"left out, since evaluation does not use it: {name}, {count:,} params")
+    for name in told.get("frozen", ()):
+        console.print(f"frozen as it is, its cost is not counted: {name}", style="yellow")
 
 
 def _print_origin(descriptor: Descriptor | None, console: Console) -> None:
@@ -108,6 +128,6 @@ def _group_table(spec: ArchSpec) -> Table:
             str(full.get(group.name, "")),
             f"and {others} more" if others else "",
             str(group.divisor) if group.divisor > 1 else "",
-            group.fixed or "",
+            group.fixed or (f"no; in order: {group.ordered}" if group.ordered else ""),
         )
     return table

@@ -17,9 +17,12 @@ from prunenas.cli.options import (
     Device,
     Epochs,
     InputSize,
+    Pretrained,
     RecipeChanges,
     RecipeName,
     Seed,
+    TimeLimit,
+    Unknown,
     Width,
     app,
 )
@@ -36,6 +39,7 @@ from prunenas.cli.resolve import (
     recipe_of,
     refuse_existing,
     resolve,
+    traced,
 )
 from prunenas.errors import InputError
 
@@ -57,6 +61,9 @@ def generate(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
+    unknown: Unknown = "refuse",
+    time_limit: TimeLimit = 60.0,
+    pretrained: Pretrained = False,
     seed: Seed = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
@@ -74,13 +81,15 @@ def generate(
     options = method_options(method, changes or [])
     chosen = recipe_of(recipe, epochs, recipe_set or [])
     known_name(reference)
-    images = pn.dataset(data, device=device_of(device), root=data_root)
-    named = resolve(
-        reference,
-        name_arguments(input_size, classes, width, depth),
-        input_size=images.input_size,
-        classes=images.classes,
-    )
+    arguments = name_arguments(input_size, classes, width, depth, unknown, time_limit)
+    network = None
+    if pretrained:
+        named, with_weights = traced(reference, arguments, pretrained=True)
+        network = with_weights().to(device_of(device))
+        images = None
+    else:
+        images = pn.dataset(data, device=device_of(device), root=data_root)
+        named = resolve(reference, arguments, input_size=images.input_size, classes=images.classes)
     graph = named.graph
     with Watch() as watch:
         found = pn.generate(
@@ -90,6 +99,7 @@ def generate(
             keep=keep,
             recipe=chosen,
             seed=seed,
+            network=network,
             device=device_of(device),
             on_epoch=watch.epoch,
             **options,

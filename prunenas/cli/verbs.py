@@ -12,6 +12,8 @@ from prunenas.cli.options import (
     Depth,
     InputSize,
     Seed,
+    TimeLimit,
+    Unknown,
     Width,
     app,
 )
@@ -60,12 +62,14 @@ def inspect(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
+    unknown: Unknown = "refuse",
+    time_limit: TimeLimit = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Show cost, groups and stages of an architecture."""
     from prunenas.cli.show import facts, print_facts
 
-    spec = resolve(what, name_arguments(input_size, classes, width, depth))
+    spec = resolve(what, name_arguments(input_size, classes, width, depth, unknown, time_limit))
     if as_json:
         print_json(facts(spec))
     else:
@@ -114,6 +118,8 @@ def transfer(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
+    unknown: Unknown = "refuse",
+    time_limit: TimeLimit = 60.0,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +129,7 @@ def transfer(
 
     refuse_existing(out)
     loaded = pn.StageProfile.load(source)
-    named = resolve(to, name_arguments(input_size, classes, width, depth))
+    named = resolve(to, name_arguments(input_size, classes, width, depth, unknown, time_limit))
     graph = named.graph
     if resample:
         loaded = loaded.resample(graph, head=head)
@@ -161,13 +167,15 @@ def export(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
+    unknown: Unknown = "refuse",
+    time_limit: TimeLimit = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Write an architecture down: plain Python without prunenas, or a spec."""
     import prunenas as pn
     from prunenas.arch.files import file_name
 
-    spec = resolve(what, name_arguments(input_size, classes, width, depth))
+    spec = resolve(what, name_arguments(input_size, classes, width, depth, unknown, time_limit))
     suffix = ".py" if exporter == "python" else f".{exporter}"
     target = out or Path(file_name(spec.name) + suffix)
     written = pn.export(spec, exporter, path=target)

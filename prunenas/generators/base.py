@@ -278,7 +278,7 @@ def _readable(
     there = {*range(group.width)}
     for member in group.members:
         node = graph[member]
-        left = kept_positions(groups.axes[node.inputs[0]], groups, told)
+        left = kept_positions(groups.read(node), groups, told)
         if not isinstance(node.op, Select) or left is None:
             return None
         remaining = {*left}

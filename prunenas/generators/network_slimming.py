@@ -12,7 +12,7 @@ from prunenas.arch.allocate import strict_threshold
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
-from prunenas.ir.coupling import ChannelGroups
+from prunenas.ir.coupling import ChannelGroups, channel_places
 from prunenas.ir.graph import Graph, Node
 from prunenas.ir.ops import BatchNorm, Select
 from prunenas.training.loop import Hooks
@@ -84,11 +84,7 @@ def _shares(
     selects = [(r.name, r.op) for r in readers if isinstance(r.op, Select)]
     if selects and len(selects) == len(readers):
         return [(groups.axes[name][0].group, scale[[*op.indices]]) for name, op in selects]
-    shares = []
-    start = 0
-    for segment in groups.axes[node.name]:
-        width = groups[segment.group].width
-        end = start + width * segment.repeat
-        shares.append((segment.group, scale[start:end].reshape(width, segment.repeat).mean(axis=1)))
-        start = end
-    return shares
+    return [
+        (name, scale[places].mean(axis=1))
+        for name, places in channel_places(groups.axes[node.name], groups.widths)
+    ]

@@ -1,42 +1,63 @@
-"""Channel axes: what the channels of a tensor are made of, and the equations between widths.
+"""Axes: what the entries along one dimension are made of, and the equations between widths.
 
-An *axis* is a tuple of segments. A segment is one width *variable*, each of whose channels
-occurs ``repeat`` times in a row. That is all that residuals (equal axes), concatenation (appended
-segments) and flattening (repeated channels) need.
+An *axis* is a tuple of segments, one after another. A segment is a product of factors, outermost
+first; a factor is a constant or a width *variable*. ``((c,), (d,))`` are the channels of a
+concatenation, ``((c, 49),)`` those of a flattened 7x7 map, ``((3, heads, d),)`` those of queries,
+keys and values in one layer. Residuals state that two axes are equal, splits and reshapes take
+variables apart: a variable that was taken apart *means* an axis of finer ones.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One variable's channels on an axis.
+@dataclass(slots=True, eq=False)
+class Variable:
+    """What is known of one width while the equations are being solved; compared by identity.
 
     Args:
-        variable: Index into the unifier's variables.
-        repeat: How many times in a row each channel occurs.
+        width: The width now.
+        members: Nodes that decide it, with what of theirs it is: ``""`` for the whole width (or
+            the innermost factor of it), else a word such as ``heads``.
+        divisor: What it must stay a multiple of.
+        fixed: Why it may not vary.
+        ordered: Why its channels may not change places although their number may.
+        solid: It cannot be taken apart: its members choose channels one by one.
+        nested: It stands behind another variable in a product, so it cannot become a sum.
+        weak: A stored tensor's size: it follows the axes that it meets, be they constants.
+        meaning: The finer axis that it stands for, once it was taken apart or found equal.
     """
 
-    variable: int
-    repeat: int = 1
-
-
-Axis = tuple[Segment, ...]
-
-
-@final
-@dataclass(slots=True)
-class Variable:
-    """What is known of one width while the equations are being solved."""
-
     width: int
-    members: list[str] = field(default_factory=list)
+    members: list[tuple[str, str]] = field(default_factory=list)
     divisor: int = 1
     fixed: str | None = None
+    ordered: str | None = None
+    solid: bool = False
+    nested: bool = False
+    weak: bool = False
+    meaning: "Axis | None" = None
+
+
+Factor = int | Variable
+Segment = tuple[Factor, ...]
+Axis = tuple[Segment, ...]
+Axes = tuple[Axis, ...]
+"""One axis for each dimension of a tensor; the first of a batched one counts per image."""
+
+ONE: Axis = ((),)
+
+
+def constant(size: int) -> Axis:
+    """Return an axis of ``size`` entries that no variable decides."""
+    return ONE if size == 1 else ((size,),)
+
+
+def times(axis: Axis, repeat: int) -> Axis:
+    """Return ``axis`` with each entry ``repeat`` times in a row."""
+    return tuple(joined(segment, (repeat,)) for segment in axis)
 
 
 @final
@@ -55,96 +76,20 @@ class Bound:
     node: str
 
 
-class Unifier:
-    """Solves equations between axes by union and find.
+def factor_width(factor: Factor) -> int:
+    """Return the number of entries of one factor."""
+    return factor if isinstance(factor, int) else factor.width
 
-    It lives only while one graph is being coupled.
-    """
 
-    def __init__(self) -> None:
-        self._variables: list[Variable] = []
-        self._parents: list[int] = []
-        self.bounds: list[Bound] = []
+def segment_width(segment: Segment) -> int:
+    """Return the number of entries of a product."""
+    return math.prod(map(factor_width, segment))
 
-    def fresh(self, width: int, member: str, *, divisor: int = 1) -> Axis:
-        """Introduce a variable of ``width`` channels, decided by the node ``member``."""
-        self._variables.append(Variable(width=width, members=[member], divisor=divisor))
-        self._parents.append(len(self._parents))
-        return (Segment(len(self._parents) - 1),)
 
-    def find(self, variable: int) -> int:
-        """Return the representative of ``variable``: the first of its class to be introduced."""
-        root = variable
-        while self._parents[root] != root:
-            root = self._parents[root]
-        while self._parents[variable] != root:
-            self._parents[variable], variable = root, self._parents[variable]
-        return root
-
-    def variable(self, index: int) -> Variable:
-        """Return what is known of the class of ``index``."""
-        return self._variables[self.find(index)]
-
-    def width(self, axis: Axis) -> int:
-        """Return the number of channels of ``axis`` at the current widths."""
-        return sum(self.variable(s.variable).width * s.repeat for s in axis)
-
-    def unify(self, first: Axis, second: Axis, *, node: str) -> Axis:
-        """State that two axes are equal, segment by segment.
-
-        Axes that are cut differently have no common segments: all variables of both are fixed.
-
-        Returns:
-            The first axis.
-        """
-        if self._cuts(first) != self._cuts(second):
-            self.fix((*first, *second), f"{node} joins axes that are cut differently")
-            return first
-        for one, other in zip(first, second, strict=True):
-            self._merge(one.variable, other.variable)
-        return first
-
-    def fix(self, axis: Axis, reason: str) -> None:
-        """Forbid the widths on ``axis`` to vary; the first reason given is kept."""
-        for segment in axis:
-            variable = self.variable(segment.variable)
-            variable.fixed = variable.fixed or reason
-
-    def divide(self, axis: Axis, divisor: int, *, node: str) -> None:
-        """Ask that ``axis`` stays cut into ``divisor`` equal parts.
-
-        On several segments each is asked to divide: sufficient, and the simplest to obey. Where
-        only their sum divides, all are fixed.
-        """
-        if any(self.width((segment,)) % divisor for segment in axis):
-            self.fix(axis, f"{node} needs {divisor} equal parts, which cut between segment borders")
-            return
-        for segment in axis:
-            variable = self.variable(segment.variable)
-            own = divisor // math.gcd(divisor, segment.repeat)
-            variable.divisor = math.lcm(variable.divisor, own)
-
-    def bound(self, lower: Axis, upper: Axis, *, node: str) -> None:
-        """State that ``lower`` is never wider than ``upper``."""
-        self.bounds.append(Bound(lower, upper, node))
-
-    def roots(self) -> Iterable[int]:
-        """Return one index for each class, in the order in which they were introduced."""
-        return (i for i, parent in enumerate(self._parents) if i == parent)
-
-    def canonical(self, axis: Axis) -> Axis:
-        """Return ``axis`` with each variable named by its class."""
-        return tuple(Segment(self.find(s.variable), s.repeat) for s in axis)
-
-    def _cuts(self, axis: Axis) -> Sequence[tuple[int, int]]:
-        return [(self.variable(s.variable).width, s.repeat) for s in axis]
-
-    def _merge(self, first: int, second: int) -> None:
-        keep, drop = sorted((self.find(first), self.find(second)))
-        if keep == drop:
-            return
-        kept, dropped = self._variables[keep], self._variables[drop]
-        kept.members += dropped.members
-        kept.divisor = math.lcm(kept.divisor, dropped.divisor)
-        kept.fixed = kept.fixed or dropped.fixed
-        self._parents[drop] = keep
+def joined(one: Segment, other: Segment) -> Segment:
+    """Return the product of two segments, constants side by side multiplied, without ones."""
+    if one and other:
+        last, first = one[-1], other[0]
+        if isinstance(last, int) and isinstance(first, int):
+            one, other = one[:-1], (last * first, *other[1:])
+    return tuple(factor for factor in (*one, *other) if factor != 1)

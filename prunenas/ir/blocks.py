@@ -95,6 +95,8 @@ def drop_blocks(graph: Graph, names: Collection[str]) -> Graph:
     Raises:
         GraphError: A name is not a removable block; all such names are told, and the known ones.
     """
+    if not names:
+        return graph
     known = {block.name: block for block in blocks(graph)}
     unknown = sorted(set(names) - set(known))
     if unknown:

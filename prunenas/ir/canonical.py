@@ -8,12 +8,13 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from prunenas.errors import InputError, SpecError
-from prunenas.ir.graph import Graph
+from prunenas.ir.graph import Graph, once
 from prunenas.ir.ops import AnyOp
 
 SCHEMA = 1
@@ -36,35 +37,55 @@ def encode(value: object) -> Any:
 
     Equal values become equal JSON: a whole float is written as an integer, since 1.0 == 1.
     """
-    if is_dataclass(value):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
+    if is_dataclass(kind):
+        return {name: encode(getattr(value, name)) for name in _field_names(kind)}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     return value
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 def canonical_json(value: object) -> str:
     """Return ``value`` as JSON with sorted keys, no spaces and shortest round-trip floats."""
-    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _text(encode(value))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest_of(value: object) -> str:
     """Return the first 16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    return _hashed(canonical_json(value))
 
 
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@once
 def digest(graph: Graph) -> str:
     """Return the digest of ``graph``: same digest, same network and same state-dict keys."""
-    return digest_of({"schema": SCHEMA} | encode(graph))
+    return _hashed(graph_to_json(graph))
 
 
 def graph_to_json(graph: Graph) -> str:
     """Return the canonical JSON of ``graph``."""
-    return canonical_json({"schema": SCHEMA} | encode(graph))
+    return _text({"schema": SCHEMA} | encode(graph))
 
 
 def graph_from_json(text: str) -> Graph:

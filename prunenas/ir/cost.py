@@ -6,9 +6,10 @@ on thousands of candidates at a time.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import cast, final
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from prunenas.errors import GraphError
 from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
-from prunenas.ir.graph import Graph
+from prunenas.ir.graph import Graph, once
 from prunenas.ir.ops import Activation, BatchNorm, Conv2d, Depthwise2d, GlobalPool, Linear, Pool2d
 from prunenas.ir.shape import Shape
 
@@ -52,7 +53,7 @@ def params(graph: Graph) -> int:
 
 
 def macs(graph: Graph) -> int:
-    """Return multiply-accumulates of convolutions and linear layers for one image."""
+    """Return multiply-accumulates of convolutions, linear layers and products for one image."""
     return sum(cost.macs for cost in node_costs(graph))
 
 
@@ -86,6 +87,7 @@ def repo_flops(graph: Graph) -> int:
 
 
 Monomial = tuple[int, ...]
+Factor = int | Fraction
 
 
 @final
@@ -98,33 +100,97 @@ class Polynomial:
 
     __slots__ = ("terms",)
 
-    def __init__(self, terms: Mapping[Monomial, Fraction]) -> None:
+    def __init__(self, terms: Mapping[Monomial, Factor]) -> None:
         self.terms = terms
 
     def __add__(self, other: "Polynomial | int") -> "Polynomial":
         terms = dict(self.terms)
-        for monomial, factor in _terms(other).items():
-            terms[monomial] = terms.get(monomial, Fraction(0)) + factor
+        _add(terms, other)
         return Polynomial(terms)
 
     def __mul__(self, other: "Polynomial | int") -> "Polynomial":
-        terms: dict[Monomial, Fraction] = {}
+        if isinstance(other, int):
+            return Polynomial({m: factor * other for m, factor in self.terms.items()})
+        if len(other.terms) == 1:
+            # Different monomials times one monomial are different still.
+            [(two, times)] = other.terms.items()
+            return Polynomial(
+                {_product(one, two): factor * times for one, factor in self.terms.items()}
+            )
+        if len(self.terms) == 1:
+            return other * self
+        terms: dict[Monomial, Factor] = {}
         for one, factor in self.terms.items():
-            for two, other_factor in _terms(other).items():
-                monomial = tuple(sorted(one + two))
-                terms[monomial] = terms.get(monomial, Fraction(0)) + factor * other_factor
+            for two, other_factor in other.terms.items():
+                monomial = _product(one, two)
+                terms[monomial] = terms.get(monomial, 0) + factor * other_factor
         return Polynomial(terms)
 
     def __floordiv__(self, divisor: int) -> "Polynomial":
+        if divisor == 1:
+            return self
         # Exact for every legal width: the divisors of the groups see to it.
-        return Polynomial({m: factor / divisor for m, factor in self.terms.items()})
+        return Polynomial({m: _divided(factor, divisor) for m, factor in self.terms.items()})
 
     __radd__ = __add__
     __rmul__ = __mul__
 
 
-def _terms(value: Polynomial | int) -> Mapping[Monomial, Fraction]:
-    return value.terms if isinstance(value, Polynomial) else {(): Fraction(value)}
+def _product(one: Monomial, two: Monomial) -> Monomial:
+    if not one or not two:
+        return one or two
+    # Variables are kept in order, and one is nearly always behind all others.
+    if one[-1] <= two[0]:
+        return one + two
+    return two + one if two[-1] <= one[0] else tuple(sorted(one + two))
+
+
+def _divided(factor: Factor, divisor: int) -> Factor:
+    whole, rest = divmod(factor, divisor)
+    return whole if rest == 0 else Fraction(factor) / divisor
+
+
+def _add(terms: dict[Monomial, Factor], value: Polynomial | int) -> None:
+    more = value.terms if isinstance(value, Polynomial) else {(): value}
+    for monomial, factor in more.items():
+        terms[monomial] = terms.get(monomial, 0) + factor
+
+
+@final
+class _Terms:
+    """The terms of one polynomial as arrays, by their degree."""
+
+    def __init__(self, terms: Mapping[Monomial, Factor]) -> None:
+        self.scale = math.lcm(1, *(factor.denominator for factor in terms.values()))
+        by_degree: dict[int, list[Monomial]] = {}
+        for monomial in terms:
+            by_degree.setdefault(len(monomial), []).append(monomial)
+        self.degrees = [
+            (
+                np.array(monomials, dtype=np.int64).reshape(len(monomials), degree),
+                np.array([int(terms[m] * self.scale) for m in monomials], dtype=np.int64),
+            )
+            for degree, monomials in by_degree.items()
+        ]
+
+    def __call__(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the value for each candidate; ``widths`` is ``[candidates variables]``."""
+        total = np.zeros(len(widths), dtype=np.int64)
+        columns = np.ascontiguousarray(widths.T, dtype=np.int64)
+        for variables, factors in self.degrees:
+            if len(widths) < len(factors):
+                # Few candidates: all terms at once. Integer products must not go through floats.
+                product = factors[:, None]
+                for place in range(variables.shape[1]):
+                    product = product * columns[variables[:, place]]
+                total += product.sum(axis=0)
+                continue
+            for monomial, factor in zip(variables.tolist(), factors.tolist(), strict=True):
+                term = np.full(len(widths), factor, dtype=np.int64)
+                for variable in monomial:
+                    term *= columns[variable]
+                total += term
+        return total // self.scale
 
 
 @final
@@ -139,62 +205,81 @@ class CostModel:
     """
 
     groups: tuple[str, ...]
-    params_terms: Mapping[Monomial, Fraction]
-    macs_terms: Mapping[Monomial, Fraction]
+    params_terms: Mapping[Monomial, Factor]
+    macs_terms: Mapping[Monomial, Factor]
 
     @staticmethod
     def of(graph: Graph) -> "CostModel":
         """Return the cost model of ``graph``, exact for every legal width assignment."""
-        groups = couple(graph)
-        names = tuple(group.name for group in groups.free)
-        widths: dict[str, Polynomial | int] = dict(groups.widths)
-        widths |= {name: Polynomial({(i,): Fraction(1)}) for i, name in enumerate(names)}
-        costs = _node_costs(graph, _symbolic(graph, groups, widths))
-        return CostModel(
-            groups=names,
-            params_terms=_terms(sum(cost.params for cost in costs)),
-            macs_terms=_terms(sum(cost.macs for cost in costs)),
-        )
+        return _cost_model(graph)
+
+    @cached_property
+    def _params(self) -> _Terms:
+        return _Terms(self.params_terms)
+
+    @cached_property
+    def _macs(self) -> _Terms:
+        return _Terms(self.macs_terms)
 
     def params(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the parameters of each candidate; ``widths`` is ``[candidates groups]``."""
-        return self._evaluate(self.params_terms, widths)
+        self._check(widths)
+        return self._params(widths)
 
     def macs(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the macs of each candidate; ``widths`` is ``[candidates groups]``."""
-        return self._evaluate(self.macs_terms, widths)
+        self._check(widths)
+        return self._macs(widths)
 
-    def _evaluate(
-        self, terms: Mapping[Monomial, Fraction], widths: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _check(self, widths: NDArray[np.int64]) -> None:
         if widths.ndim != 2 or widths.shape[1] != len(self.groups):
             raise GraphError(
                 f"widths are [candidates groups] with {len(self.groups)} groups, "
                 f"got {list(widths.shape)}"
             )
-        columns = np.ascontiguousarray(widths.T, dtype=np.int64)
-        scale = math.lcm(1, *(factor.denominator for factor in terms.values()))
-        total = np.zeros(len(widths), dtype=np.int64)
-        for monomial, factor in terms.items():
-            term = np.full(len(widths), int(factor * scale), dtype=np.int64)
-            for variable in monomial:
-                term *= columns[variable]
-            total += term
-        return total // scale
+
+
+@once
+def _cost_model(graph: Graph) -> CostModel:
+    groups = couple(graph)
+    names = tuple(group.name for group in groups.free)
+    widths: dict[str, Monomial | int] = {group.name: group.width for group in groups}
+    widths |= {name: (i,) for i, name in enumerate(names)}
+    params_terms: dict[Monomial, Factor] = {}
+    macs_terms: dict[Monomial, Factor] = {}
+    for cost in _node_costs(graph, _symbolic(graph, groups, widths)):
+        _add(params_terms, cost.params)
+        _add(macs_terms, cost.macs)
+    return CostModel(groups=names, params_terms=params_terms, macs_terms=macs_terms)
 
 
 def _symbolic(
-    graph: Graph, groups: ChannelGroups, widths: Mapping[str, Polynomial | int]
+    graph: Graph, groups: ChannelGroups, widths: Mapping[str, Monomial | int]
 ) -> dict[str, Shape]:
-    # A Polynomial has the arithmetic that the rules use on channels, so it may pose as an int.
-    return {
-        node.name: Shape(
-            cast(int, _channels(groups.axes[node.name], widths)), graph.shapes[node.name].spatial
-        )
-        for node in graph.nodes
-    }
+    # A Polynomial has the arithmetic that the rules use on sizes, so it may pose as an int.
+    known: dict[int, Polynomial | int] = {}
+    shapes = {}
+    for name, shape in graph.shapes.items():
+        sizes = []
+        for axis in groups.dims[name]:
+            if id(axis) not in known:
+                known[id(axis)] = _size(axis, widths)
+            sizes.append(cast(int, known[id(axis)]))
+        shapes[name] = Shape.from_sizes(tuple(sizes), batched=shape.lead is not None)
+    return shapes
 
 
-def _channels(axis: GroupAxis, widths: Mapping[str, Polynomial | int]) -> Polynomial | int:
-    terms: Sequence[Polynomial | int] = [widths[s.group] * s.repeat for s in axis]
-    return sum(terms[1:], start=terms[0])
+def _size(axis: GroupAxis, widths: Mapping[str, Monomial | int]) -> Polynomial | int:
+    terms: dict[Monomial, Factor] = {}
+    for segment in axis:
+        factor = 1
+        monomial: Monomial = ()
+        for part in segment.factors:
+            value = part if isinstance(part, int) else widths[part]
+            if isinstance(value, int):
+                factor *= value
+            else:
+                monomial += value
+        monomial = tuple(sorted(monomial))
+        terms[monomial] = terms.get(monomial, 0) + factor
+    return int(terms[()]) if {*terms} == {()} else Polynomial(terms)

@@ -1,27 +1,35 @@
 """Which widths may vary, and together with which: the equations of a graph, solved."""
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prunenas.errors import GraphError
-from prunenas.ir.axis import Axis, Unifier
-from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Select
+from prunenas.ir.axis import Axes, Axis, Segment, Variable
+from prunenas.ir.graph import Graph, Node, once
+from prunenas.ir.unifier import Unifier
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelGroup:
-    """Producers that must share one width.
+    """A width that several producers must share.
 
     Args:
-        name: The first member in topological order.
+        name: The first member in topological order; behind a dot which factor or part of its
+            width this is, where it is not the whole: ``attn.qkv.heads``.
         members: All nodes that decide the width.
         width: The width now.
         divisor: What the width must stay a multiple of.
         fixed: Why the width may not vary; None for a free group.
+        ordered: Why channels may not change places, only be fewer; None for nearly all.
         select: The members choose among a source's channels.
     """
 
@@ -30,19 +38,73 @@ class ChannelGroup:
     width: int
     divisor: int = 1
     fixed: str | None = None
+    ordered: str | None = None
     select: bool = False
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class GroupSegment:
-    """The channels of ``group``, each ``repeat`` times in a row."""
+    """A product of group widths (by name) and constants, outermost first."""
 
-    group: str
-    repeat: int = 1
+    factors: tuple[int | str, ...] = ()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups, outermost first."""
+        return tuple(factor for factor in self.factors if isinstance(factor, str))
+
+    @property
+    def group(self) -> str:
+        """Name of the innermost group.
+
+        Raises:
+            GraphError: This is a constant.
+        """
+        if not self.groups:
+            raise GraphError(f"a constant of {self.repeat} has no group")
+        return self.groups[-1]
+
+    @property
+    def repeat(self) -> int:
+        """Product of the constants: how often each channel occurs, where there is one group."""
+        return math.prod(factor for factor in self.factors if isinstance(factor, int))
+
+    def width(self, widths: Mapping[str, int]) -> int:
+        """Return the number of entries under ``widths``."""
+        return math.prod(f if isinstance(f, int) else widths[f] for f in self.factors)
 
 
 GroupAxis = tuple[GroupSegment, ...]
+
+
+def axis_width(axis: GroupAxis, widths: Mapping[str, int]) -> int:
+    """Return the number of entries of ``axis`` under ``widths``."""
+    return sum(segment.width(widths) for segment in axis)
+
+
+def channel_places(
+    axis: GroupAxis, widths: Mapping[str, int]
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield each group that ``axis`` is made of, with the places of its channels.
+
+    A group that stands in several segments, or twice in one, is yielded as often.
+
+    Args:
+        axis: Any axis of a node's value.
+        widths: The width of every group.
+
+    Yields:
+        The group's name, and ``[width places]``: where on the axis each of its channels stands.
+    """
+    start = 0
+    for segment in axis:
+        sizes = [f if isinstance(f, int) else widths[f] for f in segment.factors]
+        entries = start + np.arange(math.prod(sizes), dtype=np.int64).reshape(sizes)
+        for position, factor in enumerate(segment.factors):
+            if isinstance(factor, str):
+                yield factor, np.moveaxis(entries, position, 0).reshape(sizes[position], -1)
+        start += entries.size
 
 
 @final
@@ -56,10 +118,7 @@ class WidthBound:
 
     def excess(self, widths: Mapping[str, int]) -> int:
         """Return by how many channels ``lower`` is wider than ``upper`` under ``widths``."""
-        lower, upper = (
-            sum(widths[s.group] * s.repeat for s in axis) for axis in (self.lower, self.upper)
-        )
-        return lower - upper
+        return axis_width(self.lower, widths) - axis_width(self.upper, widths)
 
 
 @final
@@ -69,16 +128,26 @@ class ChannelGroups:
 
     Args:
         groups: Free and fixed ones.
-        axes: What the channels of each node's value are made of.
+        dims: What the entries along each dimension of each node's value are made of.
         bounds: Inequalities between widths.
+        stored: Fields of ops that hold a width, by node, with the axis whose width it is.
+        sizes: The axes whose widths an op's field ``sizes`` holds, by node.
+        channel: Dimension of each node's value that holds its channels.
     """
 
     groups: tuple[ChannelGroup, ...]
-    axes: Mapping[str, GroupAxis]
+    dims: Mapping[str, tuple[GroupAxis, ...]]
     bounds: tuple[WidthBound, ...]
+    stored: Mapping[str, Mapping[str, GroupAxis]]
+    sizes: Mapping[str, tuple[GroupAxis, ...]]
+    channel: Mapping[str, int]
 
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self.groups)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, ChannelGroup]:
+        return {group.name: group for group in self.groups}
 
     def __getitem__(self, name: str) -> ChannelGroup:
         """Return the group called ``name``.
@@ -86,12 +155,30 @@ class ChannelGroups:
         Raises:
             GraphError: There is none.
         """
-        for group in self.groups:
-            if group.name == name:
-                return group
-        raise GraphError(f"the graph has no group {name!r}")
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise GraphError(f"the graph has no group {name!r}") from None
 
-    @property
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @cached_property
+    def axes(self) -> Mapping[str, GroupAxis]:
+        """What the channels of each node's value are made of; of a single number, nothing."""
+        channels = {}
+        for name, dims in self.dims.items():
+            position = self.channel[name]
+            # A trained row of numbers has no batch before it.
+            last = dims[-1] if dims else (GroupSegment(),)
+            channels[name] = dims[position] if -len(dims) <= position < len(dims) else last
+        return MappingProxyType(channels)
+
+    def read(self, node: Node, position: int = 0) -> GroupAxis:
+        """Return what the channels are made of that ``node`` reads from one of its inputs."""
+        return self.dims[node.inputs[position]][self.channel[node.name]]
+
+    @cached_property
     def free(self) -> tuple[ChannelGroup, ...]:
         """The groups whose width may vary."""
         return tuple(group for group in self.groups if group.fixed is None)
@@ -102,48 +189,119 @@ class ChannelGroups:
         return {group.name: group.width for group in self.groups}
 
 
+@once
 def couple(graph: Graph) -> ChannelGroups:
     """Return the groups of ``graph``: which widths vary together, which are fixed and why."""
     unifier = Unifier()
-    axes: dict[str, Axis] = {}
+    axes: dict[str, Axes] = {}
+    shapes = graph.shapes
     for node in graph.nodes:
         sources = [axes[name] for name in node.inputs]
-        shapes = graph.input_shapes(node)
-        axes[node.name] = node.op.channels(sources, shapes, unifier, node.name)
+        read = [shapes[name] for name in node.inputs]
+        axes[node.name] = node.op.axes(sources, read, shapes[node.name], unifier, node.name)
         if node.weights is not None:
             owner = graph[node.weights]
+            # Weights are as wide as the last dimension or the channels; the others are free.
+            channel = node.op.channel
             for mine, own in zip(node.inputs, owner.inputs, strict=True):
-                unifier.unify(axes[own], axes[mine], node=node.name)
-            unifier.unify(axes[owner.name], axes[node.name], node=node.name)
-    unifier.fix(axes[graph.output], "network output")
-    return _named(graph, unifier, axes)
+                unifier.unify(axes[own][channel], axes[mine][channel], node=node.name)
+            # A tensor that is stored has the same sizes everywhere.
+            for dim in [channel] if node.inputs else range(len(axes[node.name])):
+                unifier.unify(axes[owner.name][dim], axes[node.name][dim], node=node.name)
+    for axis in axes[graph.output]:
+        unifier.fix(axis, "network output")
+    return _Naming(graph, unifier, axes).groups()
 
 
-def _named(graph: Graph, unifier: Unifier, axes: Mapping[str, Axis]) -> ChannelGroups:
-    position = {node.name: i for i, node in enumerate(graph.nodes)}
-    groups = {}
-    for root in unifier.roots():
-        variable = unifier.variable(root)
-        members = tuple(sorted(variable.members, key=position.__getitem__))
-        groups[root] = ChannelGroup(
-            name=members[0],
-            members=members,
-            width=variable.width,
-            divisor=variable.divisor,
-            fixed=variable.fixed,
-            select=any(isinstance(graph[name].op, Select) for name in members),
+def resized(graph: Graph, widths: Mapping[str, int]) -> tuple[Node, ...]:
+    """Return the nodes of ``graph`` with the widths of groups replaced; selections stay.
+
+    Groups that are not named keep their width. Whether the widths are legal is not checked.
+    """
+    groups = couple(graph)
+    every = groups.widths | dict(widths)
+    nodes = []
+    for node in graph.nodes:
+        fields: dict[str, Any] = {
+            field: axis_width(axis, every)
+            for field, axis in groups.stored.get(node.name, {}).items()
+        }
+        if node.name in groups.sizes:
+            fields["sizes"] = tuple(axis_width(axis, every) for axis in groups.sizes[node.name])
+        same = all(getattr(node.op, field) == value for field, value in fields.items())
+        nodes.append(node if same else replace(node, op=replace(node.op, **fields)))
+    return tuple(nodes)
+
+
+@final
+class _Naming:
+    """Turns solved variables into named groups; it lives while one graph is being coupled."""
+
+    def __init__(self, graph: Graph, unifier: Unifier, axes: Mapping[str, Axes]) -> None:
+        self.graph = graph
+        self.unifier = unifier
+        self.axes = axes
+        self.names: dict[int, str] = {}
+        self.taken: set[str] = set()
+        self.segments: dict[Segment, GroupSegment] = {}
+        self.whole: dict[Axis, GroupAxis] = {}
+
+    def groups(self) -> ChannelGroups:
+        position = {node.name: i for i, node in enumerate(self.graph.nodes)}
+        # A stored tensor's sizes follow what it meets; where it meets nothing they stay.
+        decided = [v for v in self.unifier.solved() if not v.weak]
+        first = {id(v): min(position[node] for node, _ in v.members) for v in decided}
+        groups = []
+        for variable in sorted(decided, key=lambda v: first[id(v)]):
+            members = sorted({*variable.members}, key=lambda m: (position[m[0]], m[1]))
+            self.names[id(variable)] = self._unique(".".join(filter(None, members[0])))
+            groups.append(
+                ChannelGroup(
+                    name=self.names[id(variable)],
+                    members=tuple(dict.fromkeys(node for node, _ in members)),
+                    width=variable.width,
+                    divisor=variable.divisor,
+                    fixed=variable.fixed,
+                    ordered=variable.ordered,
+                    select=variable.solid,
+                )
+            )
+        return ChannelGroups(
+            groups=tuple(groups),
+            dims=MappingProxyType(
+                {name: tuple(map(self.named, axes)) for name, axes in self.axes.items()}
+            ),
+            bounds=tuple(
+                WidthBound(lower=self.named(b.lower), upper=self.named(b.upper), node=b.node)
+                for b in self.unifier.bounds
+            ),
+            stored={
+                node: {field: self.named(axis) for field, axis in fields.items()}
+                for node, fields in self.unifier.stored.items()
+            },
+            sizes={node: tuple(map(self.named, axes)) for node, axes in self.unifier.sizes.items()},
+            channel={node.name: node.op.channel for node in self.graph.nodes},
         )
 
-    def named(axis: Axis) -> GroupAxis:
-        return tuple(
-            GroupSegment(groups[s.variable].name, s.repeat) for s in unifier.canonical(axis)
-        )
+    def named(self, axis: Axis) -> GroupAxis:
+        if axis not in self.whole:
+            self.whole[axis] = tuple(map(self._segment, self.unifier.resolve(axis)))
+        return self.whole[axis]
 
-    return ChannelGroups(
-        groups=tuple(sorted(groups.values(), key=lambda group: position[group.name])),
-        axes=MappingProxyType({name: named(axis) for name, axis in axes.items()}),
-        bounds=tuple(
-            WidthBound(lower=named(b.lower), upper=named(b.upper), node=b.node)
-            for b in unifier.bounds
-        ),
-    )
+    def _segment(self, segment: Segment) -> GroupSegment:
+        if segment not in self.segments:
+            self.segments[segment] = GroupSegment(
+                tuple(f if isinstance(f, int) else self._factor(f) for f in segment)
+            )
+        return self.segments[segment]
+
+    def _factor(self, variable: Variable) -> int | str:
+        return self.names.get(id(variable), variable.width)
+
+    def _unique(self, name: str) -> str:
+        numbered = (f"{name}{number}" for number in itertools.count(2))
+        unique = (
+            name if name not in self.taken else next(n for n in numbered if n not in self.taken)
+        )
+        self.taken.add(unique)
+        return unique

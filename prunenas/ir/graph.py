@@ -1,11 +1,12 @@
 """Graph: a network as an immutable tuple of named ops in topological order."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, TypeVar, final
 
 import networkx
 
@@ -22,7 +23,8 @@ class Init:
     Args:
         conv: Standard deviation of convolutions: ``fan_out`` is sqrt(2 / (kh kw out)), ``fan_in``
             sqrt(2 / (kh kw in)), ``torch`` the framework's default.
-        linear: ``normal_0.01`` is a normal of that deviation with zero bias, ``torch`` the default.
+        linear: ``normal_0.01`` and ``normal_0.02`` (as transformers start) are normals of that
+            deviation with zero bias, ``torch`` the default.
         scale: Start of the batch-norm scales of images.
         vector_scale: Start of the batch-norm scales of vectors.
 
@@ -32,7 +34,7 @@ class Init:
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     conv: Literal["fan_out", "fan_in", "torch"] = "fan_out"
-    linear: Literal["normal_0.01", "torch"] = "torch"
+    linear: Literal["normal_0.01", "normal_0.02", "torch"] = "torch"
     scale: float = 1.0
     vector_scale: float = 1.0
 
@@ -122,7 +124,7 @@ class Graph:
         shapes: dict[str, Shape] = {}
         for node in self.nodes:
             try:
-                shapes[node.name] = node.op.shape([shapes[name] for name in node.inputs])
+                shapes[node.name] = node.op.checked_shape([shapes[name] for name in node.inputs])
             except ShapeError as error:
                 raise GraphError(f"at {node.name}: {error}") from error
         return MappingProxyType(shapes)
@@ -161,6 +163,24 @@ class Graph:
         return view
 
 
+T = TypeVar("T")
+
+
+def once(function: Callable[[Graph], T]) -> Callable[[Graph], T]:
+    """Compute ``function`` once for each graph object: a graph never changes."""
+    key = f"_{function.__module__}.{function.__name__}"
+
+    @wraps(function)
+    def remembered(graph: Graph) -> T:
+        known: dict[str, Any] = graph.__dict__
+        if key not in known:
+            known[key] = function(graph)
+        result: T = known[key]
+        return result
+
+    return remembered
+
+
 def live(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
     """Return the nodes whose value reaches ``output``, and the input."""
     needed = {output}
@@ -171,19 +191,21 @@ def live(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
     return tuple(n for n in nodes if n.name in needed or isinstance(n.op, Input))
 
 
+_NAME = re.compile(r"\w+(\.\w+)*")
+
+
 def _check_names(graph: Graph) -> list[str]:
     names = [node.name for node in graph.nodes]
     faults = [f"{name!r} occurs {n} times" for name, n in Counter(names).items() if n > 1]
     known = {*names}
     for name in names:
-        parts = name.split(".")
-        if not all(part and part.replace("_", "a").isalnum() for part in parts):
+        if not _NAME.fullmatch(name):
             faults.append(f"{name!r} is not a dotted name of letters, digits and underscores")
-        faults += [
-            f"{name!r} stands below {above!r}, which is a node itself"
-            for above in (".".join(parts[:i]) for i in range(1, len(parts)))
-            if above in known
-        ]
+        above = name
+        while "." in above:
+            above = above.rpartition(".")[0]
+            if above in known:
+                faults.append(f"{name!r} stands below {above!r}, which is a node itself")
     return faults
 
 

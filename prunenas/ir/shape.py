@@ -15,33 +15,74 @@ Pair = tuple[int, int]
 class Shape:
     """Shape of one image's tensor.
 
+    A tensor has one entry of the batch for each image, or ``lead`` of them (the windows that an
+    image was cut into, say). One that is the same for all images has no batch dimension.
+
     Args:
-        channels: Number of channels, or of features of a vector.
-        spatial: Height and width; empty for a vector.
+        dims: Sizes without the batch: ``[c h w]`` of an image, ``[c]`` of a vector, ``[t c]`` of
+            tokens.
+        lead: Entries of the batch dimension for each image; None without a batch dimension.
     """
 
-    channels: int
-    spatial: tuple[int, ...] = ()
+    dims: tuple[int, ...]
+    lead: int | None = 1
+
+    @staticmethod
+    def of(channels: int, spatial: tuple[int, ...] = (), *, lead: int | None = 1) -> "Shape":
+        """Return the shape of an image, or of a vector."""
+        return Shape((channels, *spatial), lead)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, or of features of a vector.
+
+        Raises:
+            ShapeError: This is a single number, or the same for all images.
+        """
+        if not self.dims or self.lead is None:
+            raise ShapeError(f"a tensor with channels is needed, got {self}")
+        return self.dims[0]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """Height and width; empty for a vector."""
+        return self.dims[1:]
 
     @property
     def positions(self) -> int:
         """Number of spatial positions, 1 for a vector."""
-        return math.prod(self.spatial)
+        return math.prod(self.dims[1:])
 
     @property
     def numel(self) -> int:
         """Number of elements."""
-        return self.channels * self.positions
+        return math.prod(self.dims) * (1 if self.lead is None else self.lead)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All sizes in torch's order, the batch dimension counted for one image."""
+        return self.dims if self.lead is None else (self.lead, *self.dims)
+
+    @staticmethod
+    def from_sizes(sizes: tuple[int, ...], *, batched: bool) -> "Shape":
+        """Return the shape whose ``sizes`` these are."""
+        return Shape(sizes[1:], sizes[0]) if batched else Shape(sizes, None)
 
     def size(self) -> Pair:
         """Return height and width.
 
         Raises:
-            ShapeError: This is a vector.
+            ShapeError: This is no image.
         """
-        if len(self.spatial) != 2:
-            raise ShapeError(f"an image [c h w] is needed, got a vector of {self.channels}")
-        return self.spatial[0], self.spatial[1]
+        if len(self.dims) != 3 or self.lead is None:
+            raise ShapeError(f"an image [c h w] is needed, got {self}")
+        return self.dims[1], self.dims[2]
+
+    def __str__(self) -> str:
+        text = f"[{' '.join(map(str, self.dims))}]"
+        if self.lead is None:
+            return f"{text} for all images"
+        return text if self.lead == 1 else f"{self.lead} x {text}"
 
 
 def window(

@@ -62,7 +62,7 @@ class GraphWriter:
     def add(self, name: str, op: AnyOp, *inputs: str) -> str:
         """Add any op."""
         path = ".".join([*self._scope, name])
-        self._shapes[path] = op.shape([self.shape(source) for source in inputs])
+        self._shapes[path] = op.checked_shape([self.shape(source) for source in inputs])
         self._nodes.append(Node(name=path, op=op, inputs=inputs))
         return path
 

@@ -19,7 +19,7 @@ from prunenas.families.base import reference
 from prunenas.ir.coupling import couple
 from prunenas.ir.stages import stages
 from tests.arch.networks import chain, descriptor, everything, residual, selecting
-from tests.graphs import graphs, legal_widths
+from tests.graphs import graphs, legal_widths, sizes_of, sizes_under
 
 PATTERN = tuple(i / 10 for i in range(1, 10))
 
@@ -96,7 +96,7 @@ def test_any_profile_fits_any_graph_of_its_stages(data, graph, round_to):
     assume(names)
     keeps = {name: data.draw(st.floats(0.01, 1.0)) for name in names}
     told = StageProfile(keeps=keeps).descriptor(graph, round_to=round_to)
-    assert couple(apply(graph, told)).widths == couple(graph).widths | dict(told.widths)
+    assert sizes_of(apply(graph, told)) == sizes_under(graph, told.widths)
 
 
 @given(graphs())

@@ -1,13 +1,14 @@
 """What the tests of this floor share: lively statistics, positions of channels, small nets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from prunenas.build.initialise import build
 from prunenas.families.base import reference
-from prunenas.ir.coupling import GroupAxis
-from prunenas.ir.graph import Graph
+from prunenas.ir.coupling import ChannelGroups, GroupAxis
+from prunenas.ir.graph import Graph, Node
+from prunenas.ir.ops import Constant, Conv1d, Conv2d, Filled, LayerNorm, Linear, Parameter
 
 FAMILIES = {
     "vgg16": lambda: reference("vgg16", width=0.125),
@@ -42,11 +43,25 @@ def images(graph: Graph, count: int = 2, seed: int = 1):
     return torch.randn(count, *graph.input_size, generator=generator, dtype=torch.float64)
 
 
-def positions(axis: GroupAxis, channels: Mapping[str, list[int]], full: Mapping[str, int]):
+def positions(axis: GroupAxis, channels: Mapping[str, Sequence[int]], full: Mapping[str, int]):
     """Return where on ``axis`` the ``channels`` of each group stand, in their order."""
     found, start = [], 0
     for segment in axis:
-        for channel in channels.get(segment.group, range(full[segment.group])):
-            found += range(start + channel * segment.repeat, start + (channel + 1) * segment.repeat)
-        start += full[segment.group] * segment.repeat
+        places = [0]
+        for factor in segment.factors:
+            size = factor if isinstance(factor, int) else full[factor]
+            chosen = channels.get(factor, range(size)) if isinstance(factor, str) else range(size)
+            places = [place * size + i for place in places for i in chosen]
+        found += [start + place for place in places]
+        start += segment.width(full)
     return found
+
+
+def tensor_axes(node: Node, groups: ChannelGroups) -> list[GroupAxis]:
+    """Return what the first dimensions of a node's tensors are made of."""
+    if isinstance(node.op, Parameter | Filled | Constant):
+        return [*groups.dims[node.name]]
+    if isinstance(node.op, LayerNorm):
+        return [*groups.dims[node.name][-node.op.dims :]]
+    weighted = isinstance(node.op, Conv1d | Conv2d | Linear) and getattr(node.op, "groups", 1) == 1
+    return [groups.axes[node.name], *([groups.read(node)] if weighted else [])]

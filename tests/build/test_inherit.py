@@ -16,12 +16,29 @@ from prunenas.errors import DescriptorError
 from prunenas.families.base import reference
 from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest
-from prunenas.ir.coupling import couple
+from prunenas.ir.coupling import axis_width, couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import BatchNorm, Conv2d, GroupNorm, KernelSparsity, PadChannels, Select
+from prunenas.ir.ops import (
+    Attention,
+    BatchNorm,
+    Conv2d,
+    Convolve,
+    GroupNorm,
+    Input,
+    KernelSparsity,
+    LayerNorm,
+    PadChannels,
+    Parameter,
+    Reduce,
+    RmsNorm,
+    Select,
+    Shuffle,
+    Softmax,
+    Split,
+)
 from prunenas.ir.writer import GraphWriter
 from tests.build.networks import FAMILIES, images, lively, positions
-from tests.graphs import graphs
+from tests.graphs import graphs, sizes_of, sizes_under
 
 
 def told(graph, **fields):
@@ -47,17 +64,37 @@ def test_every_tensor_is_copied_bit_for_bit():
         assert torch.equal(twin.state_dict()[name], tensor), name
 
 
+def counted(node, groups):
+    """Return the axes along which an op tells zeros from entries that are not there."""
+    op, dims = node.op, groups.dims[node.name]
+    if isinstance(op, LayerNorm):
+        return dims[-op.dims :]
+    if isinstance(op, RmsNorm | GroupNorm):
+        return [groups.axes[node.name]]
+    if isinstance(op, Softmax):
+        return [dims[op.dim]]
+    if isinstance(op, Reduce) and op.function in ("mean", "max", "variance"):
+        return [groups.dims[node.inputs[0]][dim] for dim in op.dims]
+    if isinstance(op, Attention):
+        query, key = (groups.dims[name] for name in node.inputs[:2])
+        # One softmax over the keys, and a scale that follows the width of the queries.
+        return [key[-2], *([query[-1]] if op.scale is None else [])]
+    if isinstance(op, PadChannels):
+        return [groups.read(node, 0), groups.read(node, 1)]
+    return []
+
+
 def untouchable(graph):
-    """Return groups of which all channels stay: an op tells their channels apart by place."""
+    """Return groups of which all channels stay: an op tells apart or counts their channels."""
     groups = couple(graph)
-    found = {g.name for g in groups if g.divisor > 1 or g.fixed is not None}
+    found = {g.name for g in groups if g.divisor > 1 or g.fixed is not None or g.ordered}
     for node in graph.nodes:
-        axes = [groups.axes[name] for name in node.inputs]
-        mixed = groups[groups.axes[node.name][0].group]
-        if isinstance(node.op, PadChannels):
-            found |= {s.group for axis in axes for s in axis}
-        elif isinstance(node.op, Select) and len(mixed.members) > 1:
-            found |= {mixed.name} | {s.group for s in axes[0]}
+        axes = [*counted(node, groups)]
+        if isinstance(node.op, Select):
+            mixed = groups[groups.axes[node.name][0].group]
+            if len(mixed.members) > 1 or mixed.fixed:
+                axes += [groups.axes[node.name], groups.read(node)]
+        found |= {name for axis in axes for segment in axis for name in segment.groups}
     return found
 
 
@@ -72,8 +109,7 @@ def selections(draw, graph):
         choice = {*range(group.width)}
         if group.select:
             node = graph[group.name]
-            source = groups.axes[node.inputs[0]]
-            there = {*kept_positions(source, groups, told(graph, selections=kept))}
+            there = {*kept_positions(groups.read(node), groups, told(graph, selections=kept))}
             choice = {i for i in choice if node.op.indices[i] in there}
             assume(choice)
         kept[group.name] = tuple(sorted(draw(st.sets(st.sampled_from(sorted(choice)), min_size=1))))
@@ -104,15 +140,41 @@ def silence(network, kept):
                 )
 
 
+def muted(network, kept, x):
+    """Return the output where every node's value is zero at the places of removed channels."""
+    graph = network.graph
+    groups = couple(graph)
+    values = {}
+    for node in graph.nodes:
+        read = [x] if isinstance(node.op, Input) else [values[name] for name in node.inputs]
+        value = network.node(node.name)(*read)
+        for dim, axis in enumerate(groups.dims[node.name]):
+            left = torch.zeros(axis_width(axis, groups.widths), dtype=torch.bool)
+            left[positions(axis, kept, groups.widths)] = True
+            # The batch has these entries once for each image.
+            left = left.repeat(value.shape[dim] // len(left))
+            value = value.index_fill(dim, (~left).nonzero().flatten(), 0)
+        values[node.name] = value
+    return values[graph.output]
+
+
+def shrunk(network, kept):
+    """Return the network without the removed channels, in double precision."""
+    graph = network.graph
+    # Inheriting draws in single precision first, so the weights are copied after that.
+    small = inherit(network.float(), told(graph, selections=kept)).double().eval()
+    widths = {name: len(stay) for name, stay in kept.items()}
+    assert sizes_of(small.graph) == sizes_under(graph, widths)
+    return small
+
+
 def check_removal(graph, kept):
     network = lively(graph)
     silent = copy.deepcopy(network)
     silence(silent, kept)
-    # Inheriting draws in single precision first, so the weights are copied after that.
-    small = inherit(network.float(), told(graph, selections=kept)).double().eval()
+    small = shrunk(network, kept)
     silent = silent.float().double()
     x = images(graph)
-    assert couple(small.graph).widths == couple(graph).widths | {n: len(k) for n, k in kept.items()}
     with torch.no_grad():
         assert_close(small(x), silent(x), rtol=1e-9, atol=1e-9)
 
@@ -120,7 +182,6 @@ def check_removal(graph, kept):
 @st.composite
 def cases(draw):
     graph = draw(graphs())
-    assume(not any(isinstance(n.op, GroupNorm) for n in graph.nodes))
     dense = tuple(
         replace(n, op=replace(n.op, sparsity=None)) if isinstance(n.op, Conv2d) else n
         for n in graph.nodes
@@ -130,8 +191,13 @@ def cases(draw):
 
 
 @given(cases())
-def test_removed_equals_silenced(case):
-    check_removal(*case)
+def test_removed_equals_zero_wherever_it_is_computed(case):
+    """Not of what norms, means or softmaxes run over, nor of the width of queries and keys."""
+    graph, kept = case
+    network, x = lively(graph), images(graph)
+    small = shrunk(network, kept)
+    with torch.no_grad():
+        assert_close(small(x), muted(network.double(), kept, x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n != "resnet20"])
@@ -147,7 +213,7 @@ def test_removed_equals_silenced_in_families(name):
     groups = couple(graph)
     for group in groups.free:
         if group.select:
-            source = groups.axes[graph[group.name].inputs[0]]
+            source = groups.read(graph[group.name])
             there = kept_positions(source, groups, told(graph, selections=kept))
             kept[group.name] = tuple(i for i in there if i % 2 == 0) or (there[0],)
     check_removal(graph, kept)
@@ -241,6 +307,17 @@ def test_unbalanced_parts_of_a_grouped_convolution_are_refused(kept):
         inherit(lively(grouped()), told(grouped(), selections=kept))
 
 
+def test_unbalanced_parts_of_a_computed_kernel_are_refused():
+    net = GraphWriter((4, 8, 8))
+    kernel = net.add("kernel", Parameter(sizes=(8, 2, 1, 1)))
+    x = net.add("grouped", Convolve(groups=2), net.input, kernel)
+    graph = net.finish(net.linear("fc", net.global_pool("pool", x), 2))
+    balanced = told(graph, selections={"grouped": (0, 3, 5, 6)})
+    assert inherit(lively(graph), balanced).node("kernel").value.shape == (4, 2, 1, 1)
+    with pytest.raises(DescriptorError, match="grouped: the 2 groups must keep equally many"):
+        inherit(lively(graph), told(graph, selections={"grouped": (0, 1, 2, 7)}))
+
+
 def picking(indices):
     net = GraphWriter((3, 8, 8))
     x = net.batch_norm("bn", net.conv("stem", net.input, 8, kernel=3))
@@ -289,6 +366,18 @@ def test_a_mask_of_the_reference_is_kept_where_nothing_is_removed():
     x = images(sparse).float()
     with torch.no_grad():
         assert torch.equal(twin(x), network.eval()(x))
+
+
+def test_channels_that_are_joined_by_their_place_are_warned_of() -> None:
+    net = GraphWriter((3, 8, 8))
+    parts = [net.conv(f"conv{i}", net.input, 4, kernel=3) for i in range(2)]
+    shuffled = net.add("shuffle", Shuffle(groups=2), net.concat("concat", *parts))
+    part = net.add("part1", Split(parts=2, index=1), shuffled)
+    graph = net.finish(net.linear("fc", net.global_pool("pool", part), 2))
+    network = build(graph)
+    with pytest.warns(UserWarning, match=r"conv0 \(part1 takes a part of interleaved channels\)"):
+        small = inherit(network, told(graph, selections={"conv0": (0, 1, 3)}))
+    assert small.graph.shapes["part1"].channels == 3
 
 
 def test_a_padded_shortcut_that_no_longer_lines_up_is_warned_of() -> None:

@@ -2,16 +2,36 @@
 
 import math
 from dataclasses import replace
+from unittest import mock
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
 
 from prunenas.build.initialise import build
+from prunenas.build.network import Network
 from prunenas.families.base import reference
-from prunenas.ir.graph import Init
-from prunenas.ir.ops import Conv2d, KernelSparsity
+from prunenas.ir.graph import Graph, Init, Node
+from prunenas.ir.ops import (
+    Arithmetic,
+    Constant,
+    Conv1d,
+    Conv2d,
+    Filled,
+    GroupNorm,
+    Input,
+    KernelSparsity,
+    LayerNorm,
+    MatMul,
+    Parameter,
+    Reshape,
+    RmsNorm,
+    Select,
+)
 from prunenas.ir.writer import GraphWriter
+from tests.build.attending import swin, vit
+from tests.build.examples import constant
 from tests.graphs import graphs
 
 
@@ -143,3 +163,123 @@ def test_a_shared_weight_is_drawn_once():
     network = build(replace(graph, nodes=nodes))
     assert network.node("second") is network.node("first")
     assert "second.weight" not in network.state_dict()
+
+
+# What transformers need.
+
+
+def stored(start):
+    """A parameter of 100 x 100, times a vector."""
+    op = Parameter(sizes=(1, 100, 100), start=start)
+    nodes = (
+        Node(name="input", op=Input(width=100)),
+        Node(name="rows", op=Reshape(sizes=(1, 100)), inputs=("input",)),
+        Node(name="matrix", op=op),
+        Node(name="product", op=MatMul(), inputs=("rows", "matrix")),
+        Node(name="norm", op=LayerNorm(dims=2), inputs=("product",)),
+        Node(name="rms", op=RmsNorm(), inputs=("norm",)),
+    )
+    return Graph(nodes=nodes, output="rms")
+
+
+@pytest.mark.parametrize("start", ["normal", "ones", "zeros"])
+def test_parameters_start_as_they_say(start):
+    value = build(stored(start)).node("matrix").value
+    if start == "normal":
+        assert about(value, 0.02)
+    else:
+        assert (value == (start == "ones")).all()
+
+
+def test_norms_of_tokens_start_as_the_identity():
+    network = build(stored("zeros"))
+    assert (network.weight("norm") == 1).all()
+    assert not network.node("norm").bias.any()
+    assert (network.weight("rms") == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "std"),
+    [
+        ("fan_out", math.sqrt(2 / (3 * 128))),
+        ("fan_in", math.sqrt(2 / (3 * 64))),
+        ("torch", 1 / math.sqrt(3 * 3 * 64)),
+    ],
+)
+def test_convolutions_of_rows_are_drawn_as_those_of_images(scheme, std):
+    nodes = (
+        Node(name="input", op=Input(width=64 * 9)),
+        Node(name="rows", op=Reshape(sizes=(64, 9)), inputs=("input",)),
+        Node(name="conv", op=Conv1d(width=128, kernel=3, bias=True), inputs=("rows",)),
+    )
+    network = build(Graph(nodes=nodes, output="conv", init=Init(conv=scheme)))
+    assert about(network.weight("conv"), std)
+    assert network.node("conv").bias.any() == (scheme == "torch")
+
+
+def test_linear_layers_of_transformers():
+    network = build(wide(Init(linear="normal_0.02")))
+    assert about(network.weight("hidden"), 0.02)
+    assert network.weight("hidden").abs().max() < 2
+    assert not network.node("hidden").bias.any()
+
+
+def everywhere():
+    """Little graphs that hold every op which has a tensor."""
+    yield from (vit(), swin(), wide(Init(conv="torch"), KernelSparsity(density=(0.5,) * 9), True))
+    net = GraphWriter((4, 4, 4))
+    x = net.add("grouped", GroupNorm(groups=2), net.input)
+    x = net.add("selected", Select(indices=(1, 3)), x)
+    flags = net.add("flags", constant(numpy.array([[True], [False]])))
+    number = net.add("number", constant(numpy.array(2.5)))
+    flags = net.add("places", Reshape(sizes=(2, 1, 1)), flags)
+    x = net.add("flagged", Arithmetic(function="multiply"), x, flags)
+    x = net.add("numbered", Arithmetic(), x, number)
+    same = net.add("same", Filled(sizes=(4,), value=3.0))
+    yield net.finish(net.add("more", Arithmetic(), x, same))
+
+
+@pytest.fixture
+def garbage():
+    """New memory holds nan, the largest integer, or True."""
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def tensors(network):
+    """Return all tensors, also those that are no part of the state."""
+    return dict([*network.named_parameters(), *network.named_buffers()])
+
+
+@pytest.mark.parametrize("graph", [*everywhere()], ids=lambda graph: graph.output)
+def test_no_tensor_keeps_what_was_in_its_memory(garbage, graph):
+    network = build(graph, seed=3)
+    filled = tensors(network)
+    assert all(tensor.isfinite().all() for tensor in filled.values())
+    torch.use_deterministic_algorithms(False)
+    with torch.device("meta"):
+        twin = Network(graph)
+    assert filled.keys() == tensors(twin).keys()
+    # Memory of zeros is another garbage: what is left of it would differ.
+    with mock.patch.object(torch, "empty_like", torch.zeros_like):
+        assert same(filled, tensors(build(graph, seed=3)))
+    for node in graph.nodes:
+        if isinstance(node.op, Constant):
+            expected = numpy.frombuffer(node.op.bytes(), node.op.dtype).reshape(node.op.sizes)
+            assert network.node(node.name).value.tolist() == expected.tolist()
+        elif isinstance(node.op, Filled):
+            assert (network.node(node.name).value == node.op.value).all()
+
+
+def test_transformers_touch_no_global_state_either():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for graph in (vit(), swin()):
+        assert same(build(graph, seed=1).state_dict(), build(graph, seed=1).state_dict())
+        for name, tensor in build(graph, seed=2).named_parameters():
+            other = build(graph, seed=1).get_parameter(name)
+            assert torch.equal(tensor, other) == (tensor.unique().numel() == 1), name
+    assert torch.equal(torch.get_rng_state(), before)

@@ -23,7 +23,7 @@ def test_every_op_and_every_activation_has_a_module():
 
 def pad(**options):
     op = ops.PadChannels(stride=2, **options)
-    return make_module(op, [Shape(2, (4, 6)), Shape(5, (2, 3))], Shape(5, (2, 3)))
+    return make_module(op, [Shape.of(2, (4, 6)), Shape.of(5, (2, 3))], Shape.of(5, (2, 3)))
 
 
 def test_a_padded_shortcut_subsamples_and_appends_zeros():
@@ -61,7 +61,7 @@ def test_a_detached_shortcut_lets_no_gradient_through_and_is_the_same_function(f
 
 
 def test_a_shuffle_interleaves_its_groups():
-    module = make_module(ops.Shuffle(groups=2), [Shape(6, (1, 1))], Shape(6, (1, 1)))
+    module = make_module(ops.Shuffle(groups=2), [Shape.of(6, (1, 1))], Shape.of(6, (1, 1)))
     channels = torch.arange(6.0).view(1, 6, 1, 1)
     assert module(channels).flatten().tolist() == [0, 3, 1, 4, 2, 5]
     last = channels.to(memory_format=torch.channels_last)
@@ -69,17 +69,17 @@ def test_a_shuffle_interleaves_its_groups():
 
 
 def test_a_split_returns_its_part():
-    part = make_module(ops.Split(parts=3, index=1), [Shape(6)], Shape(2))
+    part = make_module(ops.Split(parts=3, index=1), [Shape.of(6)], Shape.of(2))
     assert part(torch.arange(6.0).view(1, 6)).flatten().tolist() == [2, 3]
 
 
 def test_a_selection_takes_its_channels_in_order():
-    select = make_module(ops.Select(indices=(1, 4)), [Shape(5)], Shape(2))
+    select = make_module(ops.Select(indices=(1, 4)), [Shape.of(5)], Shape.of(2))
     assert select(torch.arange(5.0).view(1, 5)).flatten().tolist() == [1, 4]
 
 
 def test_a_gate_scales_each_channel():
-    gate = make_module(ops.Gate(), [Shape(2, (2, 2)), Shape(2, (1, 1))], Shape(2, (2, 2)))
+    gate = make_module(ops.Gate(), [Shape.of(2, (2, 2)), Shape.of(2, (1, 1))], Shape.of(2, (2, 2)))
     image, factors = drawn(3, 2, 2, 2), drawn(3, 2, 1, 1, seed=1)
     out = gate(image, factors)
     for n in range(3):
@@ -88,7 +88,7 @@ def test_a_gate_scales_each_channel():
 
 
 def drop_path(p):
-    return make_module(ops.DropPath(p=p), [Shape(2, (3, 3))], Shape(2, (3, 3)))
+    return make_module(ops.DropPath(p=p), [Shape.of(2, (3, 3))], Shape.of(2, (3, 3)))
 
 
 def test_drop_path_zeroes_whole_images_and_keeps_the_mean():

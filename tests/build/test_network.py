@@ -1,6 +1,7 @@
 """A network is what its graph says: shapes, names, parameters, cost, function."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.swin_transformer import shifted_window_attention
 
 from prunenas.arch.descriptor import Descriptor, apply
 from prunenas.build.initialise import build
@@ -18,9 +20,22 @@ from prunenas.families.base import reference
 from prunenas.ir import cost
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import couple
-from prunenas.ir.ops import BatchNorm, Conv2d, GroupNorm, PadChannels, Select
+from prunenas.ir.ops import (
+    BatchNorm,
+    Constant,
+    Conv1d,
+    Conv2d,
+    Convolve,
+    GroupNorm,
+    Input,
+    PadChannels,
+    Parameter,
+    Select,
+)
 from prunenas.ir.writer import GraphWriter
-from tests.build.networks import FAMILIES, images, lively, positions
+from tests.build.attending import swin, vit
+from tests.build.examples import sizes
+from tests.build.networks import FAMILIES, images, lively, positions, tensor_axes
 from tests.graphs import graphs, legal_widths
 
 
@@ -29,15 +44,19 @@ def family(request):
     return FAMILIES[request.param]()
 
 
+@pytest.fixture(scope="module", params=[vit, swin])
+def tokens(request):
+    return request.param()
+
+
 def check_shapes(graph):
     network, x = build(graph).eval(), images(graph, 2).float()
     values = {}
     with torch.no_grad():
         for node in graph.nodes:
-            inputs = [values[name] for name in node.inputs] or [x]
+            inputs = [x] if isinstance(node.op, Input) else [values[name] for name in node.inputs]
             values[node.name] = network.node(node.name)(*inputs)
-            shape = graph.shapes[node.name]
-            assert values[node.name].shape == (2, shape.channels, *shape.spatial), node.name
+            assert values[node.name].shape == sizes(graph.shapes[node.name], 2), node.name
         # Node by node and as a whole are the same function.
         assert torch.equal(network(x), values[graph.output])
 
@@ -81,7 +100,8 @@ def check_state(graph):
 def check_cost(graph):
     network = build(graph).eval()
     assert sum(p.numel() for p in network.parameters()) == cost.params(graph)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # With gradients: the counter stumbles over views of parameters that are made without.
+    with FlopCounterMode(display=False) as counter:
         network(images(graph, 1).float())
     # The counter counts a multiply-accumulate as two.
     assert counter.get_total_flops() == 2 * cost.macs(graph)
@@ -107,20 +127,28 @@ def test_costs_of_families_are_what_torch_counts(family):
     check_cost(family)
 
 
+@pytest.mark.parametrize("check", [check_shapes, check_state, check_cost])
+def test_networks_of_tokens_are_what_their_graphs_say(tokens, check):
+    check(tokens)
+
+
 # Permuting the channels of a group, in all its members, changes nothing.
 
 
 def permutable(graph):
     """Return the free groups whose channels no op tells apart by their place."""
     groups = couple(graph)
-    told_apart = set()
+    told_apart = {group.name for group in groups if group.ordered}
     for node in graph.nodes:
-        axes = [groups.axes[name] for name in node.inputs]
-        if (isinstance(node.op, Conv2d) and node.op.groups > 1) or isinstance(node.op, GroupNorm):
-            axes = [axes[0], groups.axes[node.name]]
-        elif not isinstance(node.op, PadChannels):
+        if isinstance(node.op, PadChannels):
+            axes = [groups.read(node, 0), groups.read(node, 1)]
+        elif isinstance(node.op, GroupNorm | Conv1d | Conv2d) and getattr(node.op, "groups", 1) > 1:
+            axes = [groups.read(node), groups.axes[node.name]]
+        elif isinstance(node.op, Convolve) and node.op.groups > 1:
+            axes = [groups.axes[node.name]]
+        else:
             continue
-        told_apart |= {segment.group for axis in axes for segment in axis}
+        told_apart |= {name for axis in axes for segment in axis for name in segment.groups}
     return [group for group in groups.free if group.name not in told_apart]
 
 
@@ -128,25 +156,23 @@ def permute(network, orders, *, but=()):
     """Reorder the channels of groups in every tensor, except in the nodes named in ``but``."""
     graph = network.graph
     groups = couple(graph)
-    full = groups.widths
 
-    def where(name):
-        return torch.tensor(positions(groups.axes[name], orders, full))
+    def where(axis):
+        return torch.tensor(positions(axis, orders, groups.widths))
 
     for node in graph.nodes:
-        if node.weights is not None or not node.inputs or node.name in but:
+        if node.weights is not None or node.name in but:
             continue
-        module, out, into = network.node(node.name), where(node.name), where(node.inputs[0])
+        module = network.node(node.name)
         if isinstance(node.op, Select):
+            out, into = where(groups.axes[node.name]), where(groups.read(node))
             module.everything = False
             module.indices = into.argsort()[module.indices[out]]
             continue
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         for tensor in tensors.values():
-            if tensor.dim() > 0:
-                tensor.data = tensor.data[out]
-            if tensor.dim() > 1 and tensor.shape[1] == len(into):
-                tensor.data = tensor.data[:, into]
+            for dim, axis in enumerate(tensor_axes(node, groups)[: tensor.dim()]):
+                tensor.data = tensor.data.index_select(dim, where(axis))
 
 
 def drawn_orders(groups, seed):
@@ -225,6 +251,30 @@ def test_with_torchvisions_weights_the_function_is_torchvisions(theirs, ours, si
         assert torch.equal(network(x), scores)
 
 
+def test_attention_in_shifted_windows_is_torchvisions():
+    graph = swin()
+    network = lively(graph)
+    names = [key for node in ("qkv", "proj") for key in (f"{node}.weight", f"{node}.bias")]
+    qkv, qkv_bias, proj, proj_bias = map(network.get_parameter, names)
+    with torch.no_grad():
+        bias = network.node("table").value[network.node("where").value]
+        image = images(graph).permute(0, 2, 3, 1)
+        attended = shifted_window_attention(
+            image,
+            qkv,
+            proj,
+            bias.view(4, 4, 2).permute(2, 0, 1).unsqueeze(0),
+            window_size=[2, 2],
+            num_heads=2,
+            shift_size=[1, 1],
+            qkv_bias=qkv_bias,
+            proj_bias=proj_bias,
+        )
+        scores = network.node("head")((image + attended).mean((1, 2)))
+        assert scores.std() > 0
+        assert_close(network(images(graph)), scores)
+
+
 # The network itself.
 
 
@@ -288,3 +338,73 @@ def test_a_copy_of_a_network_has_tensors_of_its_own():
     x = images(network.graph).float()
     assert not torch.equal(twin(x), network(x))
     assert torch.equal(network(x), build(network.graph)(x))
+
+
+# Nodes that read nothing: stored tensors.
+
+
+def stored(network, kind):
+    return {
+        node.name: network.node(node.name).value
+        for node in network.graph.nodes
+        if isinstance(node.op, kind)
+    }
+
+
+def test_constants_are_no_part_of_the_state_and_parameters_are(tokens):
+    network = build(tokens)
+    state = network.state_dict()
+    assert not {f"{name}.value" for name in stored(network, Constant)} & state.keys()
+    own = {f"{name}.value" for name in stored(network, Parameter)}
+    assert own
+    assert own <= state.keys() & dict(network.named_parameters()).keys()
+
+
+def test_stored_tensors_move_along(tokens):
+    network = build(tokens).to("meta")
+    assert all(value.is_meta for value in stored(network, Constant | Parameter).values())
+    assert network(torch.zeros(2, *tokens.input_size, device="meta")).shape == (2, 10)
+    assert network.double()(images(tokens).to("meta")).dtype == torch.float64
+
+
+def test_a_copy_has_stored_tensors_of_its_own(tokens):
+    network = build(tokens)
+    twin = copy.deepcopy(network)
+    x = images(tokens).float()
+    assert torch.equal(twin(x), network(x))
+    for name, value in stored(twin, Constant | Parameter).items():
+        own = network.node(name).value
+        assert torch.equal(value, own)
+        assert value.data_ptr() != own.data_ptr()
+        with torch.no_grad():
+            value.fill_(1)
+    assert not torch.equal(twin(x), network(x))
+    assert torch.equal(network(x), build(tokens)(x))
+
+
+def test_a_stored_tensor_may_be_shared():
+    graph = vit()
+    nodes = tuple(
+        replace(n, op=graph["block.scale"].op, weights="block.scale")
+        if n.name == "block.shift"
+        else n
+        for n in graph.nodes
+    )
+    network = build(replace(graph, nodes=nodes))
+    assert network.node("block.shift") is network.node("block.scale")
+    assert "block.shift.value" not in network.state_dict()
+    network(images(graph).float()).sum().backward()
+
+
+def test_images_of_a_batch_do_not_see_one_another(tokens):
+    network, x = lively(tokens), images(tokens, 3)
+    with torch.no_grad():
+        assert_close(network(x), torch.cat([network(one) for one in x.split(1)]))
+
+
+def test_every_parameter_of_a_network_of_tokens_is_trained(tokens):
+    network = build(tokens).train()
+    network(images(tokens, 3).float()).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name

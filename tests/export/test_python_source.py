@@ -20,12 +20,23 @@ from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest
 from prunenas.ir.graph import Graph, Init, Node
-from prunenas.ir.ops import AnyOp, Dropout, DropPath, Flatten, Linear, Select
+from prunenas.ir.ops import (
+    Activation,
+    AnyOp,
+    Dropout,
+    DropPath,
+    Flatten,
+    LayerNorm,
+    Linear,
+    Permute,
+    Reduce,
+    Select,
+)
 from prunenas.ir.writer import GraphWriter
 from tests.export.source import assert_same_function, namespace, networks, source_of
 from tests.graphs import graphs, legal_widths, with_widths
 
-STDLIB = {"base64"}
+STDLIB = {"base64", "zlib"}
 
 
 def is_random(graph: Graph) -> bool:
@@ -233,6 +244,35 @@ def test_provenance_cannot_end_the_docstring():
     source = source_of(reference("lenet5"), provenance=story)
     assert "SystemExit" in ast.get_docstring(ast.parse(source))
     assert networks(source)
+
+
+def test_functions_take_the_numbers_that_are_free_in_a_row_of_modules():
+    net = GraphWriter((2, 8, 8))
+    x = net.conv("features.0", net.input, 6, kernel=3)
+    x = net.add("features.permute", Permute(order=(0, 2, 3, 1)), x)
+    x = net.add("features.2", LayerNorm(), x)
+    x = net.add("features.gelu", Activation(function="gelu"), x)
+    x = net.add("features.5", Linear(width=3), x)
+    graph = net.finish(net.add("mean", Reduce(dims=(1, 2)), x))
+    source = source_of(graph)
+    rows = ["nn.Conv2d(2, 6, kernel_size=3, padding=1, bias=False)", "Permute(0, 2, 3, 1)"]
+    rows += ["nn.LayerNorm(6)", "nn.GELU()", "nn.Identity()", "nn.Linear(6, 3)"]
+    assert "".join(f"            {row},\n" for row in rows) in source
+    assert_same_function(graph, source=source)
+
+
+def test_long_names_leave_lines_short():
+    net = GraphWriter((2, 8, 8))
+    x = net.input
+    for number, width in enumerate((3, 4)):
+        long = f"a_part_with_a_long_name.{number}.another_layer_with_one.and_at_last"
+        x = net.conv(f"{long}.the_first_convolution", x, width, kernel=1)
+        x = net.conv(f"{long}.the_second_convolution", x, 5, kernel=2 * number + 1)
+        x = net.relu(f"{long}.the_function", x)
+    graph = net.finish(net.linear("fc", x, 2))
+    source = source_of(graph)
+    assert max(map(len, source.splitlines())) <= 100
+    assert_same_function(graph, source=source)
 
 
 def test_shared_weights_are_declared_once():

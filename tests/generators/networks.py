@@ -10,9 +10,19 @@ from prunenas.arch.descriptor import Descriptor
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
 from prunenas.families.base import reference
-from prunenas.ir.coupling import ChannelGroups, couple
+from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import BatchNorm, Gate, Select
+from prunenas.ir.ops import (
+    Attention,
+    BatchNorm,
+    Gate,
+    Index,
+    Linear,
+    Permute,
+    Reduce,
+    Reshape,
+    Select,
+)
 from prunenas.ir.writer import GraphWriter
 
 
@@ -39,6 +49,28 @@ def gated() -> Graph:
     y = net.add("gate", Gate(), y, net.activation("sigmoid", factors, "sigmoid"))
     x = net.join("add", x, y)
     return net.finish(net.linear("fc", net.global_pool("pool", x), 5))
+
+
+def attending() -> Graph:
+    """Attention of four heads on tokens, and a perceptron, both with a shortcut; no norms.
+
+    The scale of the products is given, so that it does not follow the width of the heads.
+    """
+    net = GraphWriter((3, 8, 8))
+    x = net.conv("embed", net.input, 8, kernel=4, stride=4, padding=0)
+    x = net.add("tokens", Permute(order=(0, 2, 1)), net.add("row", Reshape(sizes=(8, 4)), x))
+    y = net.add("heads", Reshape(sizes=(4, 3, 4, 6)), net.add("qkv", Linear(width=3 * 4 * 6), x))
+    y = net.add("first", Permute(order=(0, 2, 3, 1, 4)), y)
+    parts = [net.add(f"part{i}", Index(dim=1, index=i), y) for i in range(3)]
+    y = net.add(
+        "back", Permute(order=(0, 2, 1, 3)), net.add("attend", Attention(scale=0.4), *parts)
+    )
+    y = net.add("proj", Linear(width=8), net.add("merged", Reshape(sizes=(4, 24)), y))
+    x = net.join("add1", x, y)
+    y = net.add("fc1", Linear(width=10), x)
+    y = net.add("fc2", Linear(width=8), net.activation("gelu", y, "gelu"))
+    x = net.add("mean", Reduce(dims=(1,)), net.join("add2", x, y))
+    return net.finish(net.add("fc", Linear(width=5), x))
 
 
 GRAPHS: Mapping[str, Callable[[], Graph]] = {
@@ -78,17 +110,21 @@ def set_scales(network: Network, scales: Mapping[str, Iterable[float] | Tensor])
             network.node(name).weight.copy_(torch.as_tensor(values))
 
 
-def removed(groups: ChannelGroups, descriptor: Descriptor, name: str) -> list[int]:
-    """Return the places in the value of node ``name`` that belong to removed channels."""
+def removed(groups: ChannelGroups, descriptor: Descriptor, axis: GroupAxis) -> list[int]:
+    """Return the places on ``axis`` that belong to removed channels."""
     gone, start = [], 0
-    for segment in groups.axes[name]:
-        width = groups[segment.group].width
-        kept = descriptor.selections.get(segment.group, range(width))
-        for channel in range(width):
-            if channel not in kept:
-                first = start + channel * segment.repeat
-                gone += range(first, first + segment.repeat)
-        start += width * segment.repeat
+    for segment in axis:
+        places = [(0, False)]
+        for factor in segment.factors:
+            size = factor if isinstance(factor, int) else groups[factor].width
+            kept = descriptor.selections.get(str(factor), range(size))
+            places = [
+                (place * size + i, lost or i not in kept)
+                for place, lost in places
+                for i in range(size)
+            ]
+        gone += [start + place for place, lost in places if lost]
+        start += len(places)
     return gone
 
 
@@ -108,13 +144,13 @@ def silenced(network: Network, descriptor: Descriptor, *, filters: bool) -> Netw
     with torch.no_grad():
         for node in graph.nodes:
             readers = graph.readers[node.name]
-            gone = {*removed(groups, descriptor, node.name)}
+            gone = {*removed(groups, descriptor, groups.axes[node.name])}
             if isinstance(node.op, BatchNorm):
                 if readers and all(isinstance(reader.op, Select) for reader in readers):
                     chosen = set()
                     for reader in readers:
                         kept = {*range(len(reader.op.indices))}
-                        kept -= {*removed(groups, descriptor, reader.name)}
+                        kept -= {*removed(groups, descriptor, groups.axes[reader.name])}
                         chosen |= {reader.op.indices[i] for i in kept}
                     gone |= {*range(graph.shapes[node.name].channels)} - chosen
             elif not (filters and any(node.name in group.members for group in groups.free)):

@@ -27,10 +27,11 @@ def unreadable(graph, groups, descriptor):
     found = []
     for node in graph.nodes:
         if isinstance(node.op, Select):
-            gone = {*removed(groups, descriptor, node.inputs[0])}
+            gone = {*removed(groups, descriptor, groups.read(node))}
             source_told = all(
-                s.group in descriptor.selections or s.group not in descriptor.widths
-                for s in groups.axes[node.inputs[0]]
+                name in descriptor.selections or name not in descriptor.widths
+                for s in groups.read(node)
+                for name in s.groups
             )
             if not source_told or {*node.op.indices} <= gone:
                 found.append(node.name)

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from prunenas.build.inherit import inherit
 from prunenas.build.initialise import build
 from prunenas.errors import ShapeError
 from prunenas.families.base import reference
 from prunenas.generators.base import generate
 from prunenas.generators.l1_norm import filter_l1
 from prunenas.ir.coupling import couple
+from prunenas.ir.ops import Convolve, Parameter, Power, Slice
 from prunenas.ir.writer import GraphWriter
-from tests.generators.networks import GRAPHS, removed, trained
+from tests.generators.networks import GRAPHS, attending, removed, trained
 
 
 def sums(network, *names):
@@ -116,6 +118,31 @@ def test_a_coupled_group_scores_the_sum_over_its_layers():
         assert len(alone) > 1
 
 
+def test_heads_score_the_sum_over_their_rows_and_so_do_places_within_a_head():
+    graph = attending()
+    network = trained(graph)
+    weight = network.weight("qkv").abs().sum(dim=1).double().reshape(3, 4, 6)
+    found = generate("l1_norm", graph, keep=0.5, network=network)
+    assert found.selections["qkv.heads"] == largest(weight.sum((0, 2)).numpy(), 2)
+    assert found.selections["qkv"] == largest(weight.sum((0, 1)).numpy(), 3)
+    assert {*found.widths} == {"embed", "qkv.heads", "qkv", "fc1"}
+
+
+def test_parts_of_a_layer_are_ranked_by_their_own_filters():
+    net = GraphWriter((3, 8, 8))
+    x = net.conv("conv", net.input, 10, kernel=3)
+    parts = [net.add(f"part{i}", Slice(dim=1, start=4 * i, stop=4 + 6 * i), x) for i in range(2)]
+    joined = net.concat("turned", *reversed(parts))
+    graph = net.finish(net.linear("fc", net.global_pool("pool", joined), 5))
+    network = build(graph)
+    scores = sums(network, "conv")
+    found = generate("l1_norm", graph, keep=0.5, network=network)
+    assert found.selections == {
+        "conv.part": largest(scores[:4], 2),
+        "conv.part2": largest(scores[4:], 3),
+    }
+
+
 def test_a_layer_that_is_called_twice_counts_once():
     net = GraphWriter((2, 4, 4))
     once = net.conv("once", net.input, 4, kernel=1)
@@ -157,8 +184,7 @@ def test_selections_follow_their_source(name):
     selects = [group for group in groups.free if group.select]
     assert selects
     for group in selects:
-        source = graph[group.name].inputs[0]
-        gone = removed(groups, found, source)
+        gone = removed(groups, found, groups.read(graph[group.name]))
         assert 0 < len(gone) < group.width
         assert {*found.selections[group.name]} == {*range(group.width)} - {*gone}
 
@@ -179,3 +205,16 @@ def test_half_of_vgg16_has_the_published_widths_where_the_source_halves():
     widths = [w for name, w in found.widths.items() if name.startswith("features.")]
     assert len(widths) == 13
     assert [widths[0], *widths[7:]] == [32, 256, 256, 256, 256, 256, 256]
+
+
+def test_a_kernel_that_is_computed_is_scored_as_it_is_used():
+    net = GraphWriter((3, 8, 8))
+    kernel = net.add("kernel", Parameter(sizes=(6, 3, 3, 3)))
+    kernel = net.add("bent", Power(exponent=2.0), kernel)
+    x = net.add("conv", Convolve(padding=(1, 1)), net.input, kernel)
+    graph = net.finish(net.linear("fc", net.global_pool("pool", x), 5))
+    network = build(graph)
+    scores = network.node("kernel").value.detach().square().flatten(1).sum(dim=1).numpy()
+    found = generate("l1_norm", graph, keep=0.5, network=network)
+    assert found.selections == {"conv": largest(scores, 3)}
+    assert inherit(network, found).node("kernel").value.shape == (3, 3, 3, 3)

@@ -8,7 +8,7 @@ from prunenas.families.base import reference
 from prunenas.generators.base import generate
 from prunenas.ir.coupling import couple
 from prunenas.ir.ops import BatchNorm, PadChannels
-from tests.generators.networks import GRAPHS, silenced, trained
+from tests.generators.networks import GRAPHS, attending, silenced, trained
 
 
 def outputs(*networks):
@@ -69,6 +69,20 @@ def test_l1_norm_equals_filters_scales_and_shifts_of_zero(name, keep):
     graph = GRAPHS[name]()
     network = descending(trained(graph))
     found = generate("l1_norm", graph, keep=keep, network=network)
+    small, zeroed, whole = outputs(
+        inherit(network, found), silenced(network, found, filters=True), network
+    )
+    assert relative(small, zeroed) < 1e-5
+    assert relative(small, whole) > 1e-2
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6])
+def test_heads_and_their_width_equal_rows_of_zero(keep):
+    """True of attention whose scale is given; norms over channels would count what is zero."""
+    graph = attending()
+    network = trained(graph)
+    found = generate("l1_norm", graph, keep=keep, network=network)
+    assert {"embed", "qkv.heads", "qkv", "fc1"} == {*found.selections}
     small, zeroed, whole = outputs(
         inherit(network, found), silenced(network, found, filters=True), network
     )

@@ -12,7 +12,7 @@ from prunenas.errors import GraphError
 from prunenas.ir.cost import CostModel, NodeCost, macs, node_costs, params, repo_flops
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Concat, Conv2d, Linear
+from prunenas.ir.ops import Attention, Concat, Conv2d, Convolve, Linear, MatMul, Permute, Reshape
 from prunenas.ir.writer import GraphWriter
 from tests.graphs import graphs, legal_widths, with_widths
 
@@ -65,6 +65,22 @@ def test_the_cost_of_a_dense_connection_is_the_arithmetic() -> None:
     graph = net.finish(net.linear("fc", net.conv("b", x, 2, kernel=1), 2, bias=False))
     assert params(graph) == 3 * 5 + (3 + 5) * 2 + (2 * 16) * 2
     assert macs(graph) == 16 * (3 * 5 + (3 + 5) * 2) + (2 * 16) * 2
+
+
+def test_the_cost_of_attention_is_both_its_products() -> None:
+    net = GraphWriter((6, 2, 2))
+    x = net.add(
+        "turned", Permute(order=(0, 2, 1)), net.add("row", Reshape(sizes=(6, 4)), net.input)
+    )
+    found = []
+    for name, width in (("q", 2 * 3), ("k", 2 * 3), ("v", 2 * 5)):
+        y = net.add(name, Linear(width=width, bias=False), x)
+        y = net.add(f"{name}_heads", Reshape(sizes=(4, 2, width // 2)), y)
+        found.append(net.add(f"{name}_first", Permute(order=(0, 2, 1, 3)), y))
+    graph = net.finish(net.add("attention", Attention(), *found))
+    layers = 4 * 6 * (6 + 6 + 10)
+    assert macs(graph) == layers + 2 * 4 * 4 * (3 + 5)
+    assert params(graph) == 6 * (6 + 6 + 10)
 
 
 def test_shared_weights_are_counted_once_and_their_products_each_time() -> None:
@@ -155,7 +171,10 @@ def test_costs_are_the_sums_over_tensors_and_nodes(graph: Graph) -> None:
     assert params(graph) == sum(int(np.prod(shape)) for shape in tensors)
     costs = node_costs(graph)
     assert [cost.name for cost in costs] == [node.name for node in graph.nodes]
-    assert all((cost.macs > 0) <= hasattr(graph[cost.name].op, "bias") for cost in costs)
+    for cost in costs:
+        op = graph[cost.name].op
+        counted = hasattr(op, "bias") or isinstance(op, MatMul | Attention | Convolve)
+        assert (cost.macs > 0) == counted
 
 
 def test_large_networks_do_not_overflow() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from prunenas.errors import GraphError
 from prunenas.ir.graph import Graph, Node, live
-from prunenas.ir.ops import Activation, Add, AnyOp, BatchNorm, Conv2d, Flatten, Input, Linear
+from prunenas.ir.ops import Activation, Add, AnyOp, BatchNorm, Conv2d, Flatten, Input, Linear, Split
 from prunenas.ir.shape import Shape
 from tests.graphs import graphs
 
@@ -154,9 +154,11 @@ def test_weights_are_shared_only_where_the_tensors_fit() -> None:
 
 def test_a_shape_that_does_not_fit_is_told_with_its_node() -> None:
     message = refusal(
-        INPUT, Node(name="head.fc", op=Linear(width=2), inputs=("input",)), output="head.fc"
+        INPUT,
+        Node(name="head.part", op=Split(parts=2, index=0), inputs=("input",)),
+        output="head.part",
     )
-    assert message.startswith("at head.fc: Linear needs a vector")
+    assert message.startswith("at head.part: 3 channels do not split into 2")
 
 
 def small() -> Graph:
@@ -176,8 +178,8 @@ def test_a_graph_knows_its_shapes_input_and_classes() -> None:
     graph = small()
     assert graph.input_size == (3, 4, 4)
     assert graph.classes == 2
-    assert graph.shapes["flatten"] == Shape(3 * 4 * 4)
-    assert graph.input_shapes(graph["add"]) == [Shape(3, (4, 4))] * 2
+    assert graph.shapes["flatten"] == Shape.of(3 * 4 * 4)
+    assert graph.input_shapes(graph["add"]) == [Shape.of(3, (4, 4))] * 2
 
 
 def test_parameters_are_named_as_in_the_state_dict() -> None:
@@ -215,7 +217,7 @@ def test_a_graph_is_a_value() -> None:
     with pytest.raises(FrozenInstanceError):
         graph.output = "add"  # type: ignore[misc]
     with pytest.raises(TypeError):
-        graph.shapes["fc"] = Shape(1)  # type: ignore[index]
+        graph.shapes["fc"] = Shape.of(1)  # type: ignore[index]
 
 
 def test_the_networkx_view_keeps_ops_and_positions() -> None:

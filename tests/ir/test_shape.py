@@ -68,14 +68,29 @@ def test_a_window_that_does_not_fit_prints_what_was_asked() -> None:
 
 
 def test_a_shape_knows_its_positions_and_elements() -> None:
-    assert (Shape(3, (4, 5)).positions, Shape(3, (4, 5)).numel) == (20, 60)
-    assert (Shape(3).positions, Shape(3).numel) == (1, 3)
-    assert Shape(3, (4, 5)).size() == (4, 5)
+    assert (Shape.of(3, (4, 5)).positions, Shape.of(3, (4, 5)).numel) == (20, 60)
+    assert (Shape.of(3).positions, Shape.of(3).numel) == (1, 3)
+    assert Shape.of(3, (4, 5)).size() == (4, 5)
 
 
 def test_a_vector_has_no_size() -> None:
-    with pytest.raises(ShapeError, match="got a vector of 3"):
-        Shape(3).size()
+    with pytest.raises(ShapeError, match=re.escape("an image [c h w] is needed, got [3]")):
+        Shape.of(3).size()
+
+
+def test_a_batch_counts_entries_for_each_image() -> None:
+    windows, table = Shape((4, 6), 9), Shape((7, 2), None)
+    assert (windows.numel, windows.sizes, str(windows)) == (9 * 4 * 6, (9, 4, 6), "9 x [4 6]")
+    assert (table.numel, table.sizes, str(table)) == (14, (7, 2), "[7 2] for all images")
+    for shape in (windows, table, Shape.of(3, (4, 5))):
+        assert Shape.from_sizes(shape.sizes, batched=shape.lead is not None) == shape
+
+
+def test_what_is_the_same_for_all_images_and_a_single_number_are_no_images() -> None:
+    with pytest.raises(ShapeError, match="for all images"):
+        Shape((3, 4, 5), None).size()
+    with pytest.raises(ShapeError, match=re.escape("a tensor with channels is needed, got []")):
+        Shape(()).channels  # noqa: B018
 
 
 def test_all_values_that_are_not_positive_are_told_at_once() -> None:

@@ -1,10 +1,12 @@
 """Stages: free groups by the size of their first member's map."""
 
+import math
+
 from hypothesis import given
 
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import BatchNorm
+from prunenas.ir.ops import BatchNorm, Linear, Permute, Reduce, Reshape
 from prunenas.ir.stages import HEAD, stages
 from prunenas.ir.writer import GraphWriter
 from tests.graphs import graphs
@@ -39,6 +41,22 @@ def test_a_size_without_free_groups_is_no_stage() -> None:
     assert [(stage.name, stage.spatial) for stage in stages(graph)] == [("stage1", (4, 4))]
 
 
+def test_tokens_stand_in_the_stage_of_the_map_that_they_were() -> None:
+    net = GraphWriter((3, 8, 8))
+    x = net.conv("patches", net.input, 6, kernel=2, stride=2, padding=0)
+    x = net.add("turned", Permute(order=(0, 2, 1)), net.add("row", Reshape(sizes=(6, 16)), x))
+    x = net.add("fc1", Linear(width=5), x)
+    x = net.add("windows", Reshape(sizes=(4, 5)), x)
+    x = net.add("fc2", Linear(width=7), x)
+    x = net.add("whole", Reshape(sizes=(16, 7)), x)
+    x = net.add("fc3", Linear(width=8), net.add("mean", Reduce(dims=(1,)), x))
+    found = stages(net.finish(net.add("fc4", Linear(width=2), x)))
+    assert [(stage.name, stage.spatial, stage.layers) for stage in found] == [
+        ("stage1", (4, 4), ("patches", "fc1", "fc2")),
+        (HEAD, (), ("fc3",)),
+    ]
+
+
 @given(graphs())
 def test_stages_part_the_free_groups(graph: Graph) -> None:
     found = stages(graph)
@@ -47,7 +65,10 @@ def test_stages_part_the_free_groups(graph: Graph) -> None:
     assert len({stage.spatial for stage in found}) == len(found)
     for stage in found:
         assert stage.groups
-        assert all(graph.shapes[g.name].spatial == stage.spatial for g in stage.groups)
+        for member in (group.members[0] for group in stage.groups):
+            shape = graph.shapes[member]
+            channels = shape.sizes[graph[member].op.channel]
+            assert shape.numel == channels * math.prod(stage.spatial)
 
 
 @given(graphs())
@@ -57,5 +78,5 @@ def test_stages_are_numbered_in_topological_order(graph: Graph) -> None:
     assert numbered == [f"stage{i}" for i in range(1, len(numbered) + 1)]
     assert HEAD not in names[:-1]
     position = {node.name: i for i, node in enumerate(graph.nodes)}
-    firsts = [position[stage.groups[0].name] for stage in stages(graph) if stage.name != HEAD]
+    firsts = [position[stage.groups[0].members[0]] for stage in stages(graph) if stage.name != HEAD]
     assert firsts == sorted(firsts)

@@ -82,7 +82,7 @@ def test_an_image_is_flattened_before_a_linear_layer_and_a_vector_is_not() -> No
 
 def test_shapes_are_known_while_writing() -> None:
     net = GraphWriter((3, 8, 6))
-    assert net.shape(net.conv("conv", net.input, 4, kernel=3, stride=2)) == Shape(4, (4, 3))
+    assert net.shape(net.conv("conv", net.input, 4, kernel=3, stride=2)) == Shape.of(4, (4, 3))
 
 
 def test_a_shape_that_does_not_fit_is_told_at_once() -> None:

@@ -2,7 +2,8 @@
 
 The network's state-dict keys are the graph's names, so weights go back and forth. Modules nest as
 the names do (see ``structure``), and parameter-free ops are calls in the forwards. A kernel mask
-cannot be drawn again without our generator, so its bits are written into the file.
+cannot be drawn again without our generator, so its bits are written into the file; so are the
+numbers of constants.
 """
 
 import base64
@@ -20,20 +21,32 @@ from prunenas.build.masks import draw_mask
 from prunenas.build.network import Network
 from prunenas.export.base import EXPORTERS
 from prunenas.export.python_source.classes import BlockClass, Classes, block_classes
-from prunenas.export.python_source.sources import SOURCES, source
+from prunenas.export.python_source.constants import table, with_own_constants
+from prunenas.export.python_source.sources import SOURCES
 from prunenas.export.python_source.structure import Scope, root
 from prunenas.export.python_source.template import TEMPLATE
-from prunenas.export.python_source.text import Expression, lines, paragraph
+from prunenas.export.python_source.text import Expression, lines, paragraph, wrapped
 from prunenas.export.python_source.writing import declarations, statements
 from prunenas.ir.cost import macs, params
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import BatchNorm, Conv2d, Depthwise2d, Linear
+from prunenas.ir.ops import BatchNorm, Conv1d, Conv2d, Depthwise2d, Linear
 
 __all__ = ["SOURCES", "python_source"]
 
+_BODY = ("declarations", "statements")
 _FUNCTIONAL = re.compile(r"(?<![\w.])F\.")
-_HELPERS = ("ChannelSelection", "DropPath", "MaskedConv2d", "PadShortcut", "channel_shuffle")
-
+_HELPERS = (
+    "ChannelSelection",
+    "ConstantTensor",
+    "DropPath",
+    "MaskedConv2d",
+    "PadShortcut",
+    "Permute",
+    "ShiftNorm",
+    "TrainableTensor",
+    "channel_shuffle",
+    "stored",
+)
 
 _LONGEST_FACT = 200
 """Characters of a fact in the docstring."""
@@ -49,13 +62,13 @@ def python_source(spec: ArchSpec) -> str:
     Raises:
         GraphError: A node's name is one that torch keeps for itself.
     """
-    graph = spec.graph
     with torch.device("meta"):
-        Network(graph)
+        Network(spec.graph)
+    graph = with_own_constants(spec.graph)
     name = _class_name(spec.name)
     parts = _classes(root(graph), name)
-    written = [line for part in parts for line in part["statements"]]
-    helpers = {source(graph, node).helper for node in graph.nodes} - {None}
+    written = "\n".join(line for part in parts for key in _BODY for line in part[key])
+    helpers = {helper for helper in _HELPERS if re.search(rf"(?<![\w.]){helper}\(", written)}
     text = _template().render(
         name=name,
         about=[*_about(spec)],
@@ -63,8 +76,9 @@ def python_source(spec: ArchSpec) -> str:
         blocks=parts[:-1],
         network=parts[-1],
         helpers=helpers,
-        uses_functional="PadShortcut" in helpers or any(map(_FUNCTIONAL.search, written)),
+        uses_functional="PadShortcut" in helpers or _FUNCTIONAL.search(written) is not None,
         masks=[*_masks(graph)],
+        constants=[*table(graph)],
         **_scheme(graph),
     )
     return text.rstrip("\n") + "\n"
@@ -80,7 +94,7 @@ def _classes(network: Scope, name: str) -> list[dict[str, list[str]]]:
 def _body(scope: Scope, classes: Classes, block: BlockClass | None) -> dict[str, list[str]]:
     return {
         "declarations": declarations(scope, classes, block, 8),
-        "statements": [f"        {line}" for line in statements(scope, classes, block)],
+        "statements": statements(scope, classes, block),
     }
 
 
@@ -88,14 +102,16 @@ def _scheme(graph: Graph) -> dict[str, object]:
     """Return what the function that draws fresh weights has to do."""
     init, scales = graph.init, _scales(graph)
     kinds = {type(node.op) for node in graph.nodes}
-    convs = init.conv != "torch" and not kinds.isdisjoint({Conv2d, Depthwise2d})
+    images = init.conv != "torch" and not kinds.isdisjoint({Conv2d, Depthwise2d})
+    rows = init.conv != "torch" and Conv1d in kinds
+    convs = " | ".join(["nn.Conv1d"] * rows + ["nn.Conv2d"] * images)
     linears = init.linear != "torch" and Linear in kinds
     return {
         "init": init,
         "scales": scales,
         "draws_convs": convs,
         "draws_linears": linears,
-        "initialises": bool(scales) or convs or linears,
+        "initialises": bool(scales or convs or linears),
     }
 
 
@@ -112,7 +128,7 @@ def _class_name(name: str) -> str:
     camel = "".join(word[:1].upper() + word[1:] for word in words)
     if not camel or camel[0].isdigit():
         camel = f"Network{camel}"
-    if keyword.iskeyword(camel) or camel in {"F", "Tensor", "MASKS", *_HELPERS}:
+    if keyword.iskeyword(camel) or camel in {"F", "Tensor", "MASKS", "CONSTANTS", *_HELPERS}:
         camel += "Network"
     return camel
 
@@ -178,8 +194,8 @@ def _scales(graph: Graph) -> Sequence[tuple[int, float]]:
     """Return the batch norms whose scales do not start at 1, by dimension."""
     norms = [graph.shapes[n.name] for n in graph.nodes if isinstance(n.op, BatchNorm)]
     wanted = [
-        (2, graph.init.scale, any(shape.spatial for shape in norms)),
-        (1, graph.init.vector_scale, any(not shape.spatial for shape in norms)),
+        (2, graph.init.scale, any(len(shape.dims) == 3 for shape in norms)),
+        (1, graph.init.vector_scale, any(len(shape.dims) < 3 for shape in norms)),
     ]
     return [(dimension, scale) for dimension, scale, used in wanted if used and scale != 1]
 
@@ -191,4 +207,4 @@ def _masks(graph: Graph) -> Iterator[tuple[str, str]]:
             shape = graph.parameters()[f"{node.name}.weight"]
             mask = draw_mask(node.op.sparsity, shape, node.name).numpy().astype(bool)
             text = base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode()
-            yield node.name, "\n".join(text[i : i + 96] for i in range(0, len(text), 96))
+            yield node.name, wrapped(text)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from prunenas.export.python_source.sources import Arg, Layer
+from prunenas.export.python_source.pieces import Arg, Layer
 from prunenas.export.python_source.structure import (
+    ENTRY,
     Chain,
     Module,
     Scope,
@@ -15,6 +16,9 @@ from prunenas.export.python_source.structure import (
 )
 from prunenas.export.python_source.text import Value, literal
 
+_LONGEST_NAME = 30
+"""Characters of the name of a layer that an argument is called after."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class Parameter:
 
     Args:
         name: What it is called.
-        slots: Which of the block's layer arguments it decides.
+        slots: Which of the block's arguments, of layers or in expressions, it decides.
         default: The value at which it is left out; None for none.
         kinds: Names of the types of its values.
     """
@@ -86,7 +90,7 @@ def _scopes(module: Module | None) -> Iterator[Scope]:
 def _title(scope: Scope) -> tuple[str, str]:
     """Return a name and a docstring for the class of ``scope``."""
     kinds = {unit.kind: unit for unit in scope.units}
-    if "Add" in kinds and "" in kinds["Add"].reads:
+    if any(unit.kind == "Add" and ENTRY in unit.reads for unit in scope.units):
         return "ResidualBlock", "A residual block around the identity."
     if "Add" in kinds and "PadChannels" in kinds:
         return "PaddedBlock", "A residual block around a shortcut without parameters."
@@ -96,10 +100,13 @@ def _title(scope: Scope) -> tuple[str, str]:
         return "SqueezeExcite", "Channels scaled by factors that are computed from their means."
     if "Concat" in kinds and "" in kinds["Concat"].reads:
         return "DenseLayer", "Appends new channels to those that come in."
+    if "Attention" in kinds:
+        return "Attention", "Tokens that are mixed by attention."
     words = [part for part in scope.prefix if not part.isdecimal()] or ["inner"]
     stem = words[-1].rstrip("0123456789_")
     camel = "".join(word[:1].upper() + word[1:] for word in stem.split("_"))
-    name = f"{camel}Block" if camel.isascii() and camel.isidentifier() else "Block"
+    plain = camel.isascii() and camel.isidentifier()
+    name = f"{camel.removesuffix('Block')}Block" if plain else "Block"
     if scope.prefix[-1].isdecimal():
         return name, f"One of the numbered parts of {stem}."
     return name, f"The part called {stem}." if stem == words[-1] else f"A part called {stem}."
@@ -110,10 +117,13 @@ def _parameters(scopes: Sequence[Scope]) -> tuple[Parameter, ...]:
     vectors = [[*args(scope)] for scope in scopes]
     first = vectors[0]
     groups: dict[object, list[int]] = {}
-    for slot, arg in enumerate(first):
+    # Widths first: a size that goes with a width is that width.
+    for slot, arg in sorted(enumerate(first), key=lambda item: not item[1].width):
         values = tuple(vector[slot].value for vector in vectors)
         if arg.width or len(set(values)) > 1:
-            groups.setdefault(("" if arg.width else arg.keyword, values), []).append(slot)
+            goes_with = arg.keyword is None and ("", values) in groups
+            key = "" if arg.width or goes_with else arg.keyword
+            groups.setdefault((key, values), []).append(slot)
     names = _names(scopes[0], [*groups.values()], first)
     found = [
         Parameter(
@@ -136,8 +146,9 @@ def _default(same: Sequence[Arg]) -> Value | None:
 def _kinds(values: Sequence[Value]) -> str:
     def kind(value: Value) -> str:
         if isinstance(value, tuple):
-            return "tuple[int, int]"
-        return type(value).__name__
+            return f"tuple[{', '.join(['int'] * len(value))}]"
+        is_tensor = isinstance(value, str) and value.startswith(("torch.", "stored("))
+        return "Tensor" if is_tensor else type(value).__name__
 
     return " | ".join(sorted({kind(value) for value in values}))
 
@@ -156,10 +167,20 @@ def _layer_names(scope: Scope) -> list[str]:
 
     def inside(scope: Scope, before: str) -> Iterator[str]:
         for unit in scope.units:
+            name = before + "_".join(unit.path)
             if unit.module is not None:
-                yield from named(unit.module, before + "_".join(unit.path))
+                yield from named(unit.module, name)
+            else:
+                yield from [name] * len(unit.numbers)
 
-    return [name if is_plain(name) else "" for name in inside(scope, "")]
+    return [name if is_plain(name) else "" for name in map(_short, inside(scope, ""))]
+
+
+def _short(name: str) -> str:
+    """Return a long name without its first words."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return _short(name.partition("_")[2].lstrip("_0123456789"))
 
 
 def _names(scope: Scope, groups: Sequence[Sequence[int]], slots: Sequence[Arg]) -> list[str]:
@@ -167,13 +188,16 @@ def _names(scope: Scope, groups: Sequence[Sequence[int]], slots: Sequence[Arg]) 
     layers = _layer_names(scope)
     widths = _width_names(scope, [group for group in groups if slots[group[0]].width], slots)
     names: list[str] = []
+    # A number in an expression is kept under its name, beside the modules.
+    taken = {unit.path[0] for unit in scope.units if unit.path}
     for group in groups:
         decided = widths.get(group[0])
-        name = decided or slots[group[0]].keyword or "size"
+        slot = slots[group[0]]
+        name = decided or slot.keyword or ("value" if isinstance(slot.value, str) else "size")
         if name in names and layers[group[0]] and not decided:
             name = f"{layers[group[0]]}_{name}"
         stem, number = name, 2
-        while name in names:
+        while name in names or name in taken:
             name, number = f"{stem}{number}", number + 1
         names.append(name)
     return names

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-from prunenas.export.python_source.sources import Arg, Layer, source
+from prunenas.export.python_source.pieces import Arg, Layer, Source
+from prunenas.export.python_source.sources import source
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import Input, Select
+from prunenas.ir.ops import Input
 
 ENTRY = ""
 """The value that a scope is called with."""
 
-_LARGEST_BLOCK = 24
+_LARGEST_BLOCK = 80
 """Units that a block class may have; a longer forward is no easier to read for being apart."""
 
 Path = tuple[str, ...]
@@ -42,6 +43,7 @@ class Unit:
         reads: The values it reads.
         gives: The value it gives.
         inline: The expression that needs no module.
+        numbers: What stands in it and may differ between blocks, where there is no module.
         module: What is declared; None where there is nothing, or where ``shares`` is set.
         shares: Where the module stands whose weights are used again.
     """
@@ -51,6 +53,7 @@ class Unit:
     reads: tuple[str, ...]
     gives: str
     inline: str | None = None
+    numbers: tuple[Arg, ...] = ()
     module: "Layer | Chain | Scope | None" = None
     shares: Path | None = None
 
@@ -85,8 +88,8 @@ class _Found:
     inline: str | None = None
 
 
-def args(module: Module | None) -> Iterator[Arg]:
-    """Yield the arguments of all layers of ``module``, in order."""
+def args(module: Module) -> Iterator[Arg]:
+    """Yield the arguments of all layers and expressions of ``module``, in order."""
     if isinstance(module, Layer):
         yield from module.args
     elif isinstance(module, Chain):
@@ -94,7 +97,12 @@ def args(module: Module | None) -> Iterator[Arg]:
             yield from args(part)
     elif isinstance(module, Scope):
         for unit in module.units:
-            yield from args(unit.module)
+            yield from unit_args(unit)
+
+
+def unit_args(unit: Unit) -> Iterator[Arg]:
+    """Yield the arguments of ``unit``."""
+    yield from args(unit.module) if unit.module else unit.numbers
 
 
 def signature(module: Module | None) -> object:
@@ -132,7 +140,17 @@ class _Nesting:
         self.graph = graph
         self.members: dict[Path, list[Node]] = {}
         self.found: dict[Path, _Found | None] = {}
+        self.sources: dict[str, Source] = {}
+        self.values: dict[str, str] = {}
+        self.readers: dict[str, list[str]] = {}
+        self.sharing = [node for node in graph.nodes if node.weights is not None]
         for node in graph.nodes:
+            self.sources[node.name] = source(graph, node)
+            # Where a value is computed: an expression that does nothing computes nothing.
+            nothing = self.sources[node.name].inline == "{0}"
+            self.values[node.name] = self.values[node.inputs[0]] if nothing else node.name
+            for name in node.inputs:
+                self.readers.setdefault(self.values[name], []).append(node.name)
             if not isinstance(node.op, Input):
                 for space in self._spaces(node):
                     self.members.setdefault(space, []).append(node)
@@ -142,16 +160,10 @@ class _Nesting:
         parts = tuple(node.name.split("."))
         # A function among numbered modules, such as "1_flatten", belongs to the forward above.
         strange = not is_plain(parts[-1]) and not parts[-1].isdecimal()
-        written = source(self.graph, node)
-        above = strange and written.inline is not None and not [*args(written.layer)]
+        written = self.sources[node.name]
+        told = written.layer.args if written.layer else ()
+        above = strange and written.inline is not None and not told
         return [parts[:depth] for depth in range(1, len(parts) - above)]
-
-    def value(self, name: str) -> str:
-        """Return where the value of ``name`` is computed: selecting everything computes nothing."""
-        node = self.graph[name]
-        while isinstance(node.op, Select) and self._is_whole(node):
-            node = self.graph[node.inputs[0]]
-        return node.name
 
     def scope(self, prefix: Path, members: list[Node], entry: str) -> Scope:
         """Return the forward over ``members``, which reads ``entry`` and nothing else outside."""
@@ -162,11 +174,8 @@ class _Nesting:
             if unit is not None:
                 units.setdefault(".".join(unit.path), unit)
         output = self._exits({n.name for n in members})
-        last = self.value(self.graph.output) if not prefix else output[0]
+        last = self.values[self.graph.output] if not prefix else output[0]
         return Scope(prefix=prefix, units=tuple(units.values()), returns=known[last])
-
-    def _is_whole(self, node: Node) -> bool:
-        return self.graph.shapes[node.name] == self.graph.shapes[node.inputs[0]]
 
     def _unit(self, prefix: Path, node: Node, known: dict[str, str]) -> Unit | None:
         """Return the largest module of ``node`` below ``prefix``, or the node by itself."""
@@ -184,18 +193,19 @@ class _Nesting:
                     inline=found.inline,
                     module=found.module,
                 )
-        if self.value(node.name) != node.name:
+        if self.values[node.name] != node.name:
             return None
         path = parts[len(prefix) :]
         known[node.name] = ".".join(path)
-        written = source(self.graph, node)
+        written = self.sources[node.name]
         shared = node.weights is not None
         return Unit(
             kind=node.op.kind,
             path=path,
-            reads=tuple(known[self.value(name)] for name in node.inputs),
+            reads=tuple(known[self.values[name]] for name in node.inputs),
             gives=known[node.name],
             inline=written.inline,
+            numbers=written.numbers,
             module=None if shared else written.layer,
             shares=tuple(node.weights.split("."))[len(prefix) :] if node.weights else None,
         )
@@ -209,7 +219,7 @@ class _Nesting:
     def _find(self, path: Path) -> _Found | None:
         members = self.members[path]
         names = {node.name for node in members}
-        entries = {self.value(name) for node in members for name in node.inputs} - names
+        entries = {self.values[name] for node in members for name in node.inputs} - names
         exits = self._exits(names)
         if len(entries) != 1 or len(exits) != 1 or self._shares_across(names):
             return None
@@ -229,19 +239,15 @@ class _Nesting:
 
     def _exits(self, names: set[str]) -> list[str]:
         """Return the values computed among ``names`` that are needed elsewhere."""
-        needed = {
-            self.value(name)
-            for node in self.graph.nodes
-            if node.name not in names
-            for name in node.inputs
-        } | {self.value(self.graph.output)}
-        return [*(needed & names)]
+        last = self.values[self.graph.output]
+        return [
+            name
+            for name in names
+            if name == last or any(reader not in names for reader in self.readers.get(name, ()))
+        ]
 
     def _shares_across(self, names: set[str]) -> bool:
-        return any(
-            node.weights is not None and (node.name in names) != (node.weights in names)
-            for node in self.graph.nodes
-        )
+        return any((node.name in names) != (node.weights in names) for node in self.sharing)
 
 
 def _functions(scope: Scope) -> tuple[Layer | Chain, str] | None:
@@ -267,12 +273,15 @@ def _chain(scope: Scope) -> Chain | None:
     parts: list[tuple[int, Module]] = []
     value = ENTRY
     for unit in scope.units:
-        name = unit.path[0]
+        name = ".".join(unit.path)
+        least = numbers[-1] + 1 if numbers else 0
         number = int(name) if name.isascii() and name.isdecimal() else -1
-        if len(unit.path) > 1 or unit.module is None or unit.reads != (value,):
+        if unit.module is None or unit.reads != (value,):
             return None
-        if str(number) != name or number <= (numbers[-1] if numbers else -1):
-            return None
+        if str(number) != name or number < least:
+            if unit.inline is None:
+                return None
+            number = least  # a function holds no tensors: it may be called anything
         numbers.append(number)
         parts.append((number, unit.module))
         value = unit.gives

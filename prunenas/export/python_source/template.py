@@ -4,8 +4,11 @@ TEMPLATE = '''"""
 {{- about | join("\n") }}
 """
 
-{% if masks %}
+{% if masks or constants %}
 import base64
+{% if constants %}
+import zlib
+{% endif %}
 
 {% endif %}
 import torch
@@ -29,6 +32,19 @@ class ChannelSelection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(1, self.indices)
+{% endif %}
+{% if "ConstantTensor" in helpers %}
+
+
+class ConstantTensor(nn.Module):
+    """A tensor that is not trained. It is not in the state dict, but moves with the network."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.value
 {% endif %}
 {% if "DropPath" in helpers %}
 
@@ -85,13 +101,59 @@ class PadShortcut(nn.Module):
         x = F.avg_pool2d(x, step) if self.average else x[:, :, ::step, ::step]
         return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
 {% endif %}
+{% if "Permute" in helpers %}
+
+
+class Permute(nn.Module):
+    """Puts the dimensions in another order."""
+
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order)
+{% endif %}
+{% if "ShiftNorm" in helpers %}
+
+
+class ShiftNorm(nn.LayerNorm):
+    """A layer norm with a shift and without a scale."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_parameter("weight", None)
+{% endif %}
+{% if "TrainableTensor" in helpers %}
+
+
+class TrainableTensor(nn.Module):
+    """A tensor that is trained: drawn from a narrow normal, or filled with one number."""
+
+    def __init__(self, *sizes: int, fill: float | None = None) -> None:
+        super().__init__()
+        fresh = 0.02 * torch.randn(sizes) if fill is None else torch.full(sizes, fill)
+        self.value = nn.Parameter(fresh)
+
+    def forward(self) -> Tensor:
+        return self.value
+{% endif %}
 {% if "channel_shuffle" in helpers %}
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleave equal groups of channels."""
-    n, c, h, w = x.shape
-    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+    n, c, *size = x.shape
+    return x.view(n, groups, c // groups, *size).transpose(1, 2).reshape(x.shape)
+{% endif %}
+{% if constants %}
+
+
+def stored(name: str) -> Tensor:
+    """Return a tensor of the table at the end of this file."""
+    dtype, sizes, text = CONSTANTS[name]
+    numbers = bytearray(zlib.decompress(base64.b64decode(text)))
+    return torch.frombuffer(numbers, dtype=dtype).reshape(sizes)
 {% endif %}
 {% for block in blocks %}
 
@@ -129,12 +191,11 @@ def initialise(network: nn.Module) -> None:
     """Draw fresh weights by the scheme of the spec, from torch's own random state."""
     for module in network.modules():
 {% if draws_convs %}
-        if isinstance(module, nn.Conv2d):
-            height, width = module.kernel_size
+        if isinstance(module, {{ draws_convs }}):
 {% if init.conv == "fan_out" %}
-            fan = height * width * module.out_channels
+            fan = module.weight[0, 0].numel() * module.out_channels
 {% else %}
-            fan = height * width * module.weight.shape[1]
+            fan = module.weight[0].numel()
 {% endif %}
 {% if masks %}
             if isinstance(module, MaskedConv2d):
@@ -151,7 +212,11 @@ def initialise(network: nn.Module) -> None:
 {% endif %}
 {% if draws_linears %}
         if isinstance(module, nn.Linear):
+{% if init.linear == "normal_0.01" %}
             nn.init.normal_(module.weight, std=0.01)
+{% else %}
+            nn.init.trunc_normal_(module.weight, std=0.02)
+{% endif %}
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 {% endif %}
@@ -168,6 +233,17 @@ MASKS = {
     "{{ key }}": """
 {{ text }}
 """,
+{% endfor %}
+}
+{% endif %}
+{% if constants %}
+
+
+CONSTANTS = {
+{% for key, dtype, sizes, text in constants %}
+    "{{ key }}": (torch.{{ dtype }}, {{ sizes }}, """
+{{ text }}
+"""),
 {% endfor %}
 }
 {% endif %}

@@ -1,5 +1,6 @@
 """Python expressions as small trees, and how they are broken into lines."""
 
+import math
 import re
 import textwrap
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import final
 
 COLUMNS = 100
 
-Value = int | float | bool | str | tuple[int, int]
+Value = int | float | bool | str | tuple[int, ...]
 """What an argument may be; a string stands for itself, as source."""
 
 
@@ -34,7 +35,9 @@ class Expression:
 def literal(value: Value) -> Expression | str:
     """Return the source of ``value``."""
     if isinstance(value, tuple):
-        return Expression("(", tuple(map(str, value)))
+        return Expression("(", tuple(map(str, value))) if len(value) != 1 else f"({value[0]},)"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "torch.nan" if math.isnan(value) else "torch.inf" if value > 0 else "-torch.inf"
     return value if isinstance(value, str) else repr(value)
 
 
@@ -58,6 +61,33 @@ def lines(before: str, expression: Expression | str, *, indent: int, after: str 
     return [f"{margin}{before}{expression.head}", *body, f"{margin}){after}"]
 
 
+def parsed(source: str) -> Expression | str:
+    """Return a call, such as ``f(x, g(y))``, as a tree; any other source as it is."""
+    if not source.endswith(")") or source.endswith("()") or is_loose(source):
+        return source
+    depth, start, items = 0, 0, []
+    end = len(source) - 1
+    for start in reversed(range(len(source))):
+        depth += (source[start] in ")]}") - (source[start] in "([{")
+        if depth == 0:
+            break
+        if depth == 1 and source.startswith(", ", start):
+            items.append(source[start + 2 : end])
+            end = start
+    items.append(source[start + 1 : end])
+    return Expression(source[: start + 1], tuple(parsed(item) for item in reversed(items)))
+
+
+def is_loose(source: str) -> bool:
+    """Return whether ``source`` must stand in brackets before more is done with it."""
+    depth = 0
+    for character in source:
+        depth += (character in "([{") - (character in ")]}")
+        if character == " " and depth == 0:
+            return True
+    return False
+
+
 def paragraph(text: str, *, indent: int = 0) -> list[str]:
     """Return ``text`` as lines of a docstring: nothing in it can end the string or escape."""
     safe = " ".join(text.split()).replace("\\", "/").replace('"""', "'''")
@@ -68,6 +98,11 @@ def paragraph(text: str, *, indent: int = 0) -> list[str]:
         break_on_hyphens=False,
         subsequent_indent="  " * text.startswith("-"),
     )
+
+
+def wrapped(text: str) -> str:
+    """Return base64 as lines."""
+    return "\n".join(text[i : i + 96] for i in range(0, len(text), 96))
 
 
 def _is_tall(expression: Expression | str) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from prunenas.errors import ShapeError
-from prunenas.ir.axis import Axis, Segment, Unifier
-from prunenas.ir.ops.base import Op, Pointwise
+from prunenas.ir.axis import Axes, Axis, constant, times
+from prunenas.ir.ops.base import ChannelOp, Op
 from prunenas.ir.shape import Pair, Shape, need_padding, need_positive, window
+from prunenas.ir.unifier import Unifier
 
 
 @final
@@ -51,20 +52,25 @@ class Input(Op):
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return the stored shape."""
-        return Shape(self.width, self.spatial)
+        return Shape.of(self.width, self.spatial)
 
-    def channels(
-        self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
-    ) -> Axis:
-        """Return a variable that is fixed."""
+    def axes(
+        self,
+        inputs: Sequence[Axes],
+        shapes: Sequence[Shape],
+        out: Shape,
+        unifier: Unifier,
+        node: str,
+    ) -> Axes:
+        """Return a variable that is fixed, beside constants."""
         axis = unifier.fresh(self.width, node)
         unifier.fix(axis, "network input")
-        return axis
+        return (constant(1), axis, *map(constant, self.spatial))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conv2d(Op):
+class Conv2d(ChannelOp):
     """A convolution, dense or in ``groups``; a depthwise one is ``Depthwise2d``."""
 
     kind: Literal["Conv2d"] = "Conv2d"
@@ -99,23 +105,23 @@ class Conv2d(Op):
         """Slide the window; the source must divide into the groups."""
         if inputs[0].channels % self.groups:
             raise ShapeError(f"{inputs[0].channels} channels do not divide into {self.groups}")
-        return Shape(
-            self.width,
-            window(
-                inputs[0].size(),
-                kernel=self.kernel,
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-            ),
+        size = window(
+            inputs[0].size(),
+            kernel=self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
         )
+        return Shape.of(self.width, size, lead=inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Return a fresh variable; it and the source must divide into the groups."""
         unifier.divide(axes[0], self.groups, node=node)
-        return unifier.fresh(self.width, node, divisor=self.groups)
+        axis = unifier.fresh(self.width, node, divisor=self.groups)
+        unifier.store(node, width=axis)
+        return axis
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         """Return kernel area x inputs of a group x output elements."""
@@ -129,7 +135,7 @@ class Conv2d(Op):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Depthwise2d(Op):
+class Depthwise2d(ChannelOp):
     """A convolution of each channel alone, ``multiplier`` outputs for each."""
 
     kind: Literal["Depthwise2d"] = "Depthwise2d"
@@ -152,22 +158,20 @@ class Depthwise2d(Op):
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window; each channel occurs ``multiplier`` times."""
-        return Shape(
-            inputs[0].channels * self.multiplier,
-            window(
-                inputs[0].size(),
-                kernel=self.kernel,
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-            ),
+        size = window(
+            inputs[0].size(),
+            kernel=self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
         )
+        return Shape.of(inputs[0].channels * self.multiplier, size, lead=inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Pass the source on, each channel ``multiplier`` times."""
-        return tuple(Segment(s.variable, s.repeat * self.multiplier) for s in axes[0])
+        return times(axes[0], self.multiplier)
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         """Return kernel area x output elements."""
@@ -182,8 +186,9 @@ class Depthwise2d(Op):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Op):
-    """A linear layer on a vector."""
+    """A linear layer on the last dimension: of a vector, or of each token."""
 
+    channel: ClassVar[int] = -1
     kind: Literal["Linear"] = "Linear"
     width: int
     bias: bool = True
@@ -192,66 +197,94 @@ class Linear(Op):
         need_positive(self.kind, width=self.width)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
-        """Return a vector of ``width``; an image must be flattened first."""
-        if inputs[0].spatial:
-            raise ShapeError(f"Linear needs a vector, got an image {inputs[0]}: flatten it first")
-        return Shape(self.width)
+        """Return the input's shape with ``width`` as its last size."""
+        if not inputs[0].dims:
+            raise ShapeError("Linear needs a vector or tokens, got a single number")
+        return Shape((*inputs[0].dims[:-1], self.width), inputs[0].lead)
 
-    def channels(
-        self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
-    ) -> Axis:
-        """Return a fresh variable."""
-        return unifier.fresh(self.width, node)
+    def axes(
+        self,
+        inputs: Sequence[Axes],
+        shapes: Sequence[Shape],
+        out: Shape,
+        unifier: Unifier,
+        node: str,
+    ) -> Axes:
+        """Return a fresh variable in the last place."""
+        axis = unifier.fresh(self.width, node)
+        unifier.store(node, width=axis)
+        return (*inputs[0][:-1], axis)
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
-        """Return inputs x outputs."""
-        return inputs[0].channels * out.channels
+        """Return inputs x output elements."""
+        return inputs[0].dims[-1] * out.numel
 
     def parameters(self, inputs: Sequence[Shape], out: Shape) -> Mapping[str, tuple[int, ...]]:
         """Return ``weight`` [out in] and ``bias`` [out]."""
-        weight = (out.channels, inputs[0].channels)
-        return {"weight": weight} | ({"bias": (out.channels,)} if self.bias else {})
+        weight = (out.dims[-1], inputs[0].dims[-1])
+        return {"weight": weight} | ({"bias": (out.dims[-1],)} if self.bias else {})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchNorm(Pointwise):
-    """Batch normalisation with learned scale and shift, of an image or a vector."""
+class Conv1d(Op):
+    """A convolution along the last dimension of ``[c n]``, dense, in groups or depthwise."""
 
-    kind: Literal["BatchNorm"] = "BatchNorm"
-    eps: float = 1e-5
-    momentum: float = 0.1
-
-    def parameters(self, inputs: Sequence[Shape], out: Shape) -> Mapping[str, tuple[int, ...]]:
-        """Return scale ``weight`` [c] and shift ``bias`` [c]."""
-        return {"weight": (out.channels,), "bias": (out.channels,)}
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupNorm(Pointwise):
-    """Group normalisation with learned scale and shift; the channels must divide."""
-
-    kind: Literal["GroupNorm"] = "GroupNorm"
-    groups: int
-    eps: float = 1e-5
+    kind: Literal["Conv1d"] = "Conv1d"
+    width: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    bias: bool = False
 
     def __post_init__(self) -> None:
-        need_positive(self.kind, groups=self.groups)
+        need_positive(
+            self.kind,
+            width=self.width,
+            kernel=self.kernel,
+            stride=self.stride,
+            groups=self.groups,
+        )
+        need_padding(self.kind, (self.padding, self.padding))
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
-        """Return the input's shape; its channels must divide into the groups."""
-        if inputs[0].channels % self.groups:
-            raise ShapeError(f"{inputs[0].channels} channels do not divide into {self.groups}")
-        return inputs[0]
+        """Slide the window."""
+        source = inputs[0]
+        if len(source.dims) != 2 or source.channels % self.groups or self.width % self.groups:
+            raise ShapeError(f"Conv1d in {self.groups} groups to {self.width} cannot read {source}")
+        length = (source.dims[1] + 2 * self.padding - self.kernel) // self.stride + 1
+        need_positive(self.kind, length=length)
+        return Shape((self.width, length), source.lead)
 
-    def channels(
-        self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
-    ) -> Axis:
-        """Pass the source on; it must divide into the groups."""
-        unifier.divide(axes[0], self.groups, node=node)
-        return axes[0]
+    def axes(
+        self,
+        inputs: Sequence[Axes],
+        shapes: Sequence[Shape],
+        out: Shape,
+        unifier: Unifier,
+        node: str,
+    ) -> Axes:
+        """Return a fresh variable; what the window slides along keeps its order."""
+        lead, channels, along = inputs[0]
+        if self.groups > 1:
+            unifier.fix(channels, f"{node} convolves it in groups")
+        axis = unifier.fresh(self.width, node, divisor=self.groups)
+        if self.groups > 1:
+            unifier.fix(axis, f"{node} convolves it in groups")
+        unifier.store(node, width=axis)
+        if out.dims[1] == shapes[0].dims[1]:
+            unifier.order(along, f"{node} slides along it")
+        else:
+            unifier.fix(along, f"{node} slides along it")
+            along = constant(out.dims[1])
+        return (lead, axis, along)
+
+    def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
+        """Return kernel x inputs of a group x output elements."""
+        return self.kernel * inputs[0].channels * out.numel // self.groups
 
     def parameters(self, inputs: Sequence[Shape], out: Shape) -> Mapping[str, tuple[int, ...]]:
-        """Return scale ``weight`` [c] and shift ``bias`` [c]."""
-        return {"weight": (out.channels,), "bias": (out.channels,)}
+        """Return ``weight`` [out in/groups k] and ``bias`` [out]."""
+        weight = (out.channels, inputs[0].channels // self.groups, self.kernel)
+        return {"weight": weight} | ({"bias": (out.channels,)} if self.bias else {})

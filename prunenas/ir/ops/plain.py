@@ -5,11 +5,32 @@ from dataclasses import dataclass
 from typing import Literal, final, get_args
 
 from prunenas.errors import ShapeError
-from prunenas.ir.ops.base import Op, Pointwise
+from prunenas.ir.ops.base import ChannelOp, Pointwise
 from prunenas.ir.shape import Pair, Shape, need_padding, need_positive, window
 
 ActivationName = Literal[
-    "relu", "relu6", "leaky_relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "gelu"
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "gelu_tanh",
+    "elu",
+    "selu",
+    "mish",
+    "softplus",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "abs",
+    "sin",
+    "cos",
 ]
 
 
@@ -58,7 +79,7 @@ class DropPath(Pointwise):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool2d(Op):
+class Pool2d(ChannelOp):
     """Largest or mean value of a sliding window."""
 
     kind: Literal["Pool2d"] = "Pool2d"
@@ -83,12 +104,12 @@ class Pool2d(Op):
             padding=self.padding,
             ceil_mode=self.ceil_mode,
         )
-        return Shape(inputs[0].channels, size)
+        return Shape.of(inputs[0].channels, size, lead=inputs[0].lead)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GlobalPool(Op):
+class GlobalPool(ChannelOp):
     """Mean or largest value over all positions, or over a fixed number of cells (adaptive)."""
 
     kind: Literal["GlobalPool"] = "GlobalPool"
@@ -101,4 +122,4 @@ class GlobalPool(Op):
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return ``size``, whatever the input's."""
         inputs[0].size()
-        return Shape(inputs[0].channels, self.size)
+        return Shape.of(inputs[0].channels, self.size, lead=inputs[0].lead)

@@ -5,27 +5,29 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from prunenas.errors import ShapeError
-from prunenas.ir.axis import Axis, Segment, Unifier
-from prunenas.ir.ops.base import Op
+from prunenas.ir.axis import Axes, Axis, constant, times
+from prunenas.ir.cuts import parts
+from prunenas.ir.ops.base import ChannelOp, Op
 from prunenas.ir.shape import Shape, need_positive, window
+from prunenas.ir.unifier import Unifier
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flatten(Op):
+class Flatten(ChannelOp):
     """An image as a vector: the positions of each channel in a row."""
 
     kind: Literal["Flatten"] = "Flatten"
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return channels x positions."""
-        return Shape(inputs[0].channels * inputs[0].positions)
+        return Shape.of(inputs[0].channels * inputs[0].positions, lead=inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Return the source with each channel repeated once a position."""
-        return tuple(Segment(s.variable, s.repeat * shapes[0].positions) for s in axes[0])
+        return times(axes[0], shapes[0].positions)
 
 
 @final
@@ -42,19 +44,24 @@ class Add(Op):
             raise ShapeError(f"Add needs inputs of one shape, got {', '.join(map(str, inputs))}")
         return inputs[0]
 
-    def channels(
-        self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
-    ) -> Axis:
+    def axes(
+        self,
+        inputs: Sequence[Axes],
+        shapes: Sequence[Shape],
+        out: Shape,
+        unifier: Unifier,
+        node: str,
+    ) -> Axes:
         """State that all axes are equal."""
-        first, *others = axes
-        for other in others:
-            unifier.unify(first, other, node=node)
-        return first
+        for other in inputs[1:]:
+            for mine, its in zip(inputs[0], other, strict=True):
+                unifier.unify(mine, its, node=node)
+        return inputs[0]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate(Op):
+class Gate(ChannelOp):
     """An image times one factor a channel (squeeze-excite); inputs: image, factors [c 1 1]."""
 
     arity: ClassVar[tuple[int, int | None]] = (2, 2)
@@ -64,7 +71,7 @@ class Gate(Op):
         """Return the image's shape."""
         image, factors = inputs
         # A vector [c] will not do for an image: it would be spread along the width.
-        if factors != Shape(image.channels, (1,) * len(image.spatial)):
+        if factors != Shape.of(image.channels, (1,) * len(image.spatial), lead=image.lead):
             raise ShapeError(f"Gate needs one factor a channel of {image}, got {factors}")
         return image
 
@@ -77,7 +84,7 @@ class Gate(Op):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concat(Op):
+class Concat(ChannelOp):
     """Inputs of one size, one after another along the channels."""
 
     arity: ClassVar[tuple[int, int | None]] = (2, None)
@@ -85,13 +92,10 @@ class Concat(Op):
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return the sum of the channels."""
-        if len({shape.spatial for shape in inputs}) > 1:
+        if len({(shape.lead, *shape.spatial) for shape in inputs}) > 1:
             raise ShapeError(f"Concat needs inputs of one size, got {', '.join(map(str, inputs))}")
-        first, *others = inputs
-        channels = first.channels
-        for other in others:
-            channels = channels + other.channels
-        return Shape(channels, first.spatial)
+        channels = sum(shape.channels for shape in inputs)
+        return Shape.of(channels, inputs[0].spatial, lead=inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
@@ -100,25 +104,9 @@ class Concat(Op):
         return tuple(segment for axis in axes for segment in axis)
 
 
-def cut(axis: Axis, parts: int, unifier: Unifier) -> list[Axis] | None:
-    """Return ``axis`` in ``parts`` equally wide pieces, None where no segment border falls so."""
-    each = unifier.width(axis) // parts
-    pieces: list[list[Segment]] = [[]]
-    filled = 0
-    for segment in axis:
-        if filled == each:
-            pieces.append([])
-            filled = 0
-        pieces[-1].append(segment)
-        filled += unifier.width((segment,))
-        if filled > each:
-            return None
-    return [tuple(piece) for piece in pieces] if len(pieces) == parts else None
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split(Op):
+class Split(ChannelOp):
     """Part number ``index`` of ``parts`` equally wide parts of the channels."""
 
     kind: Literal["Split"] = "Split"
@@ -134,27 +122,23 @@ class Split(Op):
         """Return one part of the channels."""
         if inputs[0].channels % self.parts:
             raise ShapeError(f"{inputs[0].channels} channels do not split into {self.parts}")
-        return Shape(inputs[0].channels // self.parts, inputs[0].spatial)
+        return Shape((inputs[0].channels // self.parts, *inputs[0].spatial), inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
-        """Cut at segment borders, where the parts must stay equal; else fix, with the reason."""
-        pieces = cut(axes[0], self.parts, unifier)
-        if pieces is None:
-            reason = f"{node} cuts between segment borders"
-            unifier.fix(axes[0], reason)
-            part = unifier.fresh(shapes[0].channels // self.parts, node)
-            unifier.fix(part, reason)
+        """Return one part; the parts must stay equal."""
+        part = parts(unifier, axes[0], self.parts, node=node)
+        if part is not None:
             return part
-        for piece in pieces[1:]:
-            unifier.unify(pieces[0], piece, node=node)
-        return pieces[self.index]
+        reason = f"{node} cuts between segment borders"
+        unifier.fix(axes[0], reason)
+        return constant(shapes[0].channels // self.parts)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shuffle(Op):
+class Shuffle(ChannelOp):
     """Interleave ``groups`` equal parts of the channels (ShuffleNet)."""
 
     kind: Literal["Shuffle"] = "Shuffle"
@@ -173,18 +157,16 @@ class Shuffle(Op):
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Equal parts become one part whose channels repeat; other axes are fixed."""
-        pieces = cut(axes[0], self.groups, unifier)
-        if pieces is None:
-            unifier.fix(axes[0], f"{node} shuffles across segment borders")
-            return axes[0]
-        for piece in pieces[1:]:
-            unifier.unify(pieces[0], piece, node=node)
-        return tuple(Segment(s.variable, s.repeat * self.groups) for s in pieces[0])
+        part = parts(unifier, axes[0], self.groups, node=node)
+        if part is not None:
+            return times(part, self.groups)
+        unifier.fix(axes[0], f"{node} shuffles across segment borders")
+        return axes[0]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Select(Op):
+class Select(ChannelOp):
     """The source's channels at ``indices``, in ascending order (channel selection).
 
     Source: Liu et al. 2017, arXiv:1708.06519, section 4.1 (pre-activation networks).
@@ -207,20 +189,20 @@ class Select(Op):
         """Return as many channels as there are indices."""
         if self.indices[-1] >= inputs[0].channels:
             raise ShapeError(f"Select asks channel {self.indices[-1]} of {inputs[0].channels}")
-        return Shape(len(self.indices), inputs[0].spatial)
+        return Shape((len(self.indices), *inputs[0].spatial), inputs[0].lead)
 
     def channels(
         self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
     ) -> Axis:
         """Return a fresh variable, never wider than its source."""
-        axis = unifier.fresh(len(self.indices), node)
+        axis = unifier.fresh(len(self.indices), node, solid=True)
         unifier.bound(axis, axes[0], node=node)
         return axis
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PadChannels(Op):
+class PadChannels(ChannelOp):
     """A parameter-free shortcut: subsample ``x``, append zero channels up to ``like``'s shape.
 
     Inputs: ``x``, ``like``. ``detach`` cuts the gradient, as the released code of Liu et al. does.

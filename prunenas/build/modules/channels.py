@@ -1,14 +1,13 @@
-"""The table from ops to torch modules."""
+"""Modules on the channels of images: joining, cutting, reordering, masking."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prunenas.ir import ops
-from prunenas.ir.shape import Shape
 
 
 class Sum(nn.Module):
@@ -30,11 +29,15 @@ class Product(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Tensors one after another along the channels."""
+    """Tensors one after another along ``dim``; the channels are 1."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the concatenation."""
-        return torch.cat(inputs, dim=1)
+        return torch.cat(inputs, dim=self.dim)
 
 
 class Part(nn.Module):
@@ -58,8 +61,8 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with its channels interleaved."""
-        n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        n, c, *size = x.shape
+        return x.view(n, self.groups, c // self.groups, *size).transpose(1, 2).reshape(x.shape)
 
 
 class ChannelSelection(nn.Module):
@@ -130,97 +133,3 @@ class MaskedConv2d(nn.Conv2d):
         """Return the convolution with the masked kernel."""
         result: Tensor = self._conv_forward(input, self.weight * self.mask, self.bias)
         return result
-
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "leaky_relu": nn.LeakyReLU,
-    "silu": nn.SiLU,
-    "hardswish": nn.Hardswish,
-    "hardsigmoid": nn.Hardsigmoid,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
-
-
-def _conv(op: ops.Conv2d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    kwargs: dict[str, Any] = {
-        "in_channels": inputs[0].channels,
-        "out_channels": op.width,
-        "kernel_size": op.kernel,
-        "stride": op.stride,
-        "padding": op.padding,
-        "dilation": op.dilation,
-        "groups": op.groups,
-        "bias": op.bias,
-    }
-    return MaskedConv2d(op.sparsity, **kwargs) if op.sparsity else nn.Conv2d(**kwargs)
-
-
-def _depthwise(op: ops.Depthwise2d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    return nn.Conv2d(
-        inputs[0].channels,
-        out.channels,
-        op.kernel,
-        stride=op.stride,
-        padding=op.padding,
-        dilation=op.dilation,
-        groups=inputs[0].channels,
-        bias=op.bias,
-    )
-
-
-def _batch_norm(op: ops.BatchNorm, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    if out.spatial:
-        return nn.BatchNorm2d(out.channels, eps=op.eps, momentum=op.momentum)
-    return nn.BatchNorm1d(out.channels, eps=op.eps, momentum=op.momentum)
-
-
-def _pool(op: ops.Pool2d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    if op.function == "max":
-        return nn.MaxPool2d(op.kernel, op.stride, op.padding, ceil_mode=op.ceil_mode)
-    return nn.AvgPool2d(
-        op.kernel,
-        op.stride,
-        op.padding,
-        ceil_mode=op.ceil_mode,
-        count_include_pad=op.count_padding,
-    )
-
-
-def _global_pool(op: ops.GlobalPool, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    if op.function == "max":
-        return nn.AdaptiveMaxPool2d(op.size)
-    return nn.AdaptiveAvgPool2d(op.size)
-
-
-Maker = Callable[[Any, Sequence[Shape], Shape], nn.Module]
-
-MODULES: dict[type[ops.Op], Maker] = {
-    ops.Input: lambda op, inputs, out: nn.Identity(),
-    ops.Conv2d: _conv,
-    ops.Depthwise2d: _depthwise,
-    ops.Linear: lambda op, inputs, out: nn.Linear(inputs[0].channels, op.width, bias=op.bias),
-    ops.BatchNorm: _batch_norm,
-    ops.GroupNorm: lambda op, inputs, out: nn.GroupNorm(op.groups, out.channels, eps=op.eps),
-    ops.Activation: lambda op, inputs, out: ACTIVATIONS[op.function](),
-    ops.Dropout: lambda op, inputs, out: nn.Dropout(op.p),
-    ops.DropPath: lambda op, inputs, out: DropBranch(op.p),
-    ops.Pool2d: _pool,
-    ops.GlobalPool: _global_pool,
-    ops.Flatten: lambda op, inputs, out: nn.Flatten(),
-    ops.Add: lambda op, inputs, out: Sum(),
-    ops.Gate: lambda op, inputs, out: Product(),
-    ops.Concat: lambda op, inputs, out: Concatenation(),
-    ops.Split: lambda op, inputs, out: Part(op.parts, op.index),
-    ops.Shuffle: lambda op, inputs, out: ChannelShuffle(op.groups),
-    ops.Select: lambda op, inputs, out: ChannelSelection(op.indices, inputs[0].channels),
-    ops.PadChannels: lambda op, inputs, out: PadShortcut(op),
-}
-
-
-def make_module(op: ops.AnyOp, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    """Return the module that computes ``op`` on values of these shapes."""
-    return MODULES[type(op)](cast(Any, op), inputs, out)

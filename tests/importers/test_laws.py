@@ -1,0 +1,61 @@
+"""Channels have no place of their own: another order of them is the same function."""
+
+import pytest
+import torch
+
+from prunenas.importers.trace import import_network
+from prunenas.ir.coupling import couple
+from tests.importers.models import FAMILIES, TORCHVISION
+from tests.importers.permuting import drawn_orders, lively, permute
+from tests.importers.small import SMALL
+
+TOLERANCE = 1e-9
+"""Largest difference, relative to the largest output: sums in another order, double precision."""
+
+# What softmax and norms make of sums in another order is amplified in the deepest of them.
+
+
+def images(graph):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, *graph.input_size, generator=generator, dtype=torch.float64)
+
+
+def check_law(imported):
+    network = lively(imported.network())
+    orders, kept = drawn_orders(network)
+    groups = couple(imported.graph)
+    assert orders
+    assert {*orders} | {*kept} == {group.name for group in groups.free}
+    x = images(imported.graph)
+    with torch.no_grad():
+        before, after = network(x), permute(network, orders)(x)
+    assert before.std() > 0
+    assert (after - before).abs().max() <= TOLERANCE * before.abs().max()
+    return orders, kept
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_permuting_the_groups_of_a_small_network_changes_nothing(name):
+    check_law(import_network(*SMALL[name]()))
+
+
+def test_a_forgotten_layer_would_be_seen():
+    imported = import_network(*SMALL["residual"]())
+    network = lively(imported.network())
+    orders, _ = drawn_orders(network)
+    x = images(imported.graph)
+    with torch.no_grad():
+        twin = permute(network, orders, but="layer1.0.conv2")
+        assert (twin(x) - network(x)).abs().max() > 1e-3 * network(x).abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_permuting_the_groups_of_torchvisions_changes_nothing(name):
+    check_law(import_network(f"torchvision:{name}", time_limit=600))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if row.traced])
+def test_permuting_the_groups_of_timms_changes_nothing(family):
+    check_law(import_network(*FAMILIES[family].make(), time_limit=600))
