@@ -38,7 +38,7 @@ MOST = 100e6
 LARGE = 30e6
 """Parameters from which on a network is traced once only, and not taken the whole path."""
 
-LIMIT = 150.0
+LIMIT = 90.0
 """Seconds that a process of the peer may take."""
 
 QUICK = ("mobilenet_v2", "densenet121", "resnet18", "resnet50", "swin_t")

@@ -144,6 +144,8 @@ def train(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
+    unknown: Unknown = "refuse",
+    time_limit: TimeLimit = 60.0,
     seed: Seed = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
@@ -165,7 +167,7 @@ def train(
     images = pn.dataset(data, device=device_of(device), root=data_root)
     spec = resolve(
         what,
-        name_arguments(input_size, classes, width, depth),
+        name_arguments(input_size, classes, width, depth, unknown, time_limit),
         input_size=images.input_size,
         classes=images.classes,
     )

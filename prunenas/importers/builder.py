@@ -281,20 +281,15 @@ class Builder:
         if tensor.dtype not in _DTYPES:
             tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
         tensor = tensor.contiguous()
+        sizes, dtype = tuple(tensor.shape), _DTYPES[tensor.dtype]
+        first = tensor.reshape(-1)[0].item()
+        if dtype == "float32" and math.isfinite(first) and bool((tensor == first).all()):
+            # One number all over is as wide as what it meets, each time another thing.
+            return self.add(Filled(sizes=sizes, value=float(first)))
         data = Constant.packed(tensor.numpy().astype(f"<{_letter(tensor)}").tobytes())
-        key = (str(tensor.dtype), tuple(tensor.shape), data)
+        key = (dtype, sizes, data)
         if key not in self._constants:
-            sizes, dtype = tuple(tensor.shape), _DTYPES[tensor.dtype]
-            first = tensor.reshape(-1)[0].item()
-            # One number all over is as wide as what it meets.
-            alike = tensor.dtype == torch.float32 and bool((tensor == first).all())
-            alike = alike and math.isfinite(first)
-            op: AnyOp = (
-                Filled(sizes=sizes, value=float(first))
-                if alike
-                else (Constant(sizes=sizes, dtype=dtype, data=data))
-            )
-            self._constants[key] = self.add(op)
+            self._constants[key] = self.add(Constant(sizes=sizes, dtype=dtype, data=data))
         return self._constants[key]
 
     # Names

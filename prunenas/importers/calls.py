@@ -100,7 +100,7 @@ class Walk:
                 self.frozen.append(Refusal(self.builder.site, reason))
                 return value
             except (UnsupportedError, ShapeError) as error:
-                reason = f"{reason}; {error}"
+                reason = reason if reason == str(error) else f"{reason}; {error}"
         self.refusals.append(Refusal(self.builder.site, reason))
         return NOTHING
 

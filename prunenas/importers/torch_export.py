@@ -45,7 +45,7 @@ def line_of(node: fx.Node) -> str:
 
 def last_line(trace: str) -> str:
     """Return file, line and text of the last frame of a stack that is not torch's own."""
-    frames = trace.split('  File "')[1:]
+    frames = trace.split('File "')[1:]
     own = [f for f in frames if "/torch/" not in f.partition('"')[0].replace("\\", "/")]
     if not own:
         return ""

@@ -1,9 +1,11 @@
 """From a user's module to a graph that is the same function."""
 
+import contextlib
 import copy
+import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -218,8 +220,7 @@ def _first_only(given: dict[str, Any]) -> dict[str, Any]:
 
 def _by_export(module: nn.Module, input_size: Sequence[int], unknown: str) -> tuple[Builder, Value]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             program = torch_export.exported(module, input_size)
     except TraceError:
         raise
@@ -239,6 +240,19 @@ def _by_export(module: nn.Module, input_size: Sequence[int], unknown: str) -> tu
     if unknown == "refuse" and walk.frozen:
         raise TraceError(_told(walk.frozen))
     return builder, value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what torch warns of and logs while it exports: its error says it again."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _export_failure(error: Exception) -> str:

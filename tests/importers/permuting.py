@@ -10,7 +10,7 @@ from prunenas.build.network import Network
 from prunenas.importers.verify import drawn_anew
 from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
 from prunenas.ir.graph import Node
-from prunenas.ir.ops import Constant, Conv2d, GroupNorm
+from prunenas.ir.ops import Constant, Conv2d, Convolve, GroupNorm
 from tests.build.networks import positions, tensor_axes
 
 Orders = dict[str, Sequence[int]]
@@ -40,7 +40,7 @@ def drawn_orders(network: Network, seed: int = 0) -> tuple[Orders, dict[str, str
                 for i in torch.randperm(part, generator=generator)
             ]
     for node in network.graph.nodes:
-        parts = node.op.groups if isinstance(node.op, Conv2d | GroupNorm) else 1
+        parts = node.op.groups if isinstance(node.op, Conv2d | Convolve | GroupNorm) else 1
         for axis in (groups.axes[node.name], groups.read(node)) if parts > 1 else ():
             if not _within(positions(axis, orders, groups.widths), parts):
                 for name in (name for segment in axis for name in segment.groups):
