@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import fx, nn
 
-from prunenas.errors import ShapeError
+from prunenas.errors import ShapeError, TraceError
 from prunenas.importers.builder import Builder
 from prunenas.importers.optable import FUNCTIONS, MODULES
 from prunenas.importers.values import BATCH, Site, UnsupportedError, Value, Weight, is_traced
@@ -91,7 +91,9 @@ class Walk:
             return self._called(node, args, dict(kwargs))
         except (UnsupportedError, ShapeError) as error:
             reason = str(error)
-        except (TypeError, IndexError, ValueError, RuntimeError, AttributeError) as error:
+        except TraceError:
+            raise  # time is up
+        except Exception as error:  # whatever a handler or torch raises on strange arguments
             # A spelling with arguments that the table does not know of.
             reason = f"it is called in a way that is not known ({error})"
         if self.unknown is not None:
@@ -206,16 +208,22 @@ def path_of(node: fx.Node) -> str:
     return ""
 
 
+def single(value: Any) -> Any:
+    """Return what is alone in a sequence or a dictionary, anything else as it is."""
+    if isinstance(value, tuple | list) and len(value) == 1:
+        return value[0]
+    if isinstance(value, dict) and len(value) == 1:
+        return next(iter(value.values()))
+    return value
+
+
 def output_of(value: Any) -> Value:
     """Return the one tensor that a network returns.
 
     Raises:
         UnsupportedError: It returns several, or none.
     """
-    if isinstance(value, tuple | list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, dict) and len(value) == 1:
-        value = next(iter(value.values()))
+    value = single(value)
     if not isinstance(value, Value):
         kind = type(value).__name__
         raise UnsupportedError(f"the network must return one tensor, it returns a {kind}")

@@ -1,9 +1,10 @@
 """A limit in seconds on work that may hang, told with what was being done."""
 
+import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from prunenas.errors import TraceError
 
 
-@contextmanager
+@contextlib.contextmanager
 def within(seconds: float, module: nn.Module, doing: Callable[[], str]) -> Iterator[None]:
     """End the block after ``seconds``, in the main thread at once, elsewhere at the next module.
 
@@ -33,25 +34,38 @@ def within(seconds: float, module: nn.Module, doing: Callable[[], str]) -> Itera
         give_up()
 
     def enter(submodule: nn.Module, inputs: object) -> None:
+        # The hook is every thread's.
+        if threading.get_ident() != thread:
+            return
         called[0] = names.get(id(submodule), called[0])
         if over.is_set():
             give_up()
 
-    main = threading.current_thread() is threading.main_thread()
-    hook = nn.modules.module.register_module_forward_pre_hook(enter)
+    thread = threading.get_ident()
+    alarms = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
     timer = threading.Timer(seconds, over.set)
     timer.daemon = True
-    if main:
-        before = signal.signal(signal.SIGALRM, alarm)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    else:
-        timer.start()
+    hook = nn.modules.module.register_module_forward_pre_hook(enter)
+    try:
+        with _alarm(seconds, alarm) if alarms else contextlib.nullcontext():
+            timer.start()
+            yield
+    finally:
+        hook.remove()
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call ``handler`` after ``seconds``; somebody else's alarm goes on with what is left of it."""
+    began = time.monotonic()
+    before = signal.signal(signal.SIGALRM, handler)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        hook.remove()
-        if main:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        else:
-            timer.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+        if left:
+            passed = time.monotonic() - began
+            signal.setitimer(signal.ITIMER_REAL, max(left - passed, 1e-6), interval)

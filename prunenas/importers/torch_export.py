@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from prunenas.build.modules.opaque import aten
+from prunenas.errors import GraphError
 from prunenas.importers.builder import Builder
 from prunenas.importers.values import BATCH, UnsupportedError, Value, Weight
 from prunenas.ir.ops import Opaque
@@ -62,11 +64,17 @@ def opaque(
     """Return what a call becomes that no op can tell: an op that repeats it, all widths fixed.
 
     Raises:
-        UnsupportedError: It is not aten's, or one of its arguments cannot be written down.
+        UnsupportedError: It is not aten's, it is never called when built, or one of its arguments
+            cannot be written down.
     """
     target, result = node.target, node.meta.get("val")
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         raise UnsupportedError("only calls of aten can be frozen")
+    call = str(target).removeprefix("aten.")
+    try:
+        aten(call)
+    except GraphError as error:
+        raise UnsupportedError(str(error)) from None
     tensors: list[str] = []
 
     def written(value: Any) -> Any:
@@ -86,7 +94,6 @@ def opaque(
             return value
         raise UnsupportedError(f"an argument of the type {type(value).__name__}")
 
-    call = str(target).removeprefix("aten.")
     arguments = Opaque.text([written(args), {k: written(v) for k, v in kwargs.items()}])
     several = isinstance(result, tuple | list)
     results: list[Any] = [*result] if isinstance(result, tuple | list) else [result]

@@ -41,7 +41,7 @@ class ImportedNetwork:
         certificate: How the graph was compared with the module.
         state: Name in the module's state of each tensor of the graph's.
         dropped: Trainable elements that evaluation does not use, by module: auxiliary heads.
-        tensors: The module's own tensors, by the graph's names.
+        tensors: The module's own tensors, not copies, by the graph's names.
     """
 
     graph: Graph
@@ -176,8 +176,8 @@ def _import(
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """Return a module on the very same tensors: what its forwards leave behind stays with it."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    """Return a module on the very same weights: what its forwards leave behind stays with it."""
+    shared: dict[int, object] = {id(tensor): tensor for tensor in module.parameters()}
     try:
         return copy.deepcopy(module, shared)
     except Exception:  # whatever an attribute raises that cannot be copied
@@ -186,6 +186,13 @@ def _twin(module: nn.Module) -> nn.Module:
 
 def _run_once(module: nn.Module, input_size: Sequence[int]) -> None:
     """Refuse what does not run at all: what a tracer says of it leads astray."""
+    strange = sorted(n for n, p in module.named_parameters() if p.dtype != torch.float32)
+    if strange:
+        raise TraceError(
+            f"weights must be float32, {strange[0]} is not"
+            + (f", and {len(strange) - 1} more" if len(strange) > 1 else "")
+            + ": call module.float() first"
+        )
     try:
         with evaluating(module):
             module(torch.zeros(1, *input_size))

@@ -12,33 +12,54 @@ from torch.func import functional_call
 from prunenas.build.modules.stored import ConstantTensor
 from prunenas.build.network import Network
 from prunenas.errors import GraphError, TraceError
+from prunenas.importers.calls import single
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import (
     Activation,
     Add,
+    Affine,
+    Arithmetic,
     BatchNorm,
+    Clamp,
     Concat,
+    Constant,
     Conv2d,
+    Convolve,
     Depthwise2d,
     Dropout,
     DropPath,
+    Filled,
     Flatten,
     Gate,
     GlobalPool,
+    GroupNorm,
     Input,
+    Join,
+    LayerNorm,
     LeakyRelu,
     Linear,
+    Normalize,
+    Opaque,
+    Parameter,
+    Permute,
     Pool2d,
+    Power,
+    Reduce,
+    RmsNorm,
     Shuffle,
+    Slice,
+    Softmax,
     Split,
 )
 
 BOUND = 1e-4
-"""Largest difference, relative to the largest output: float noise of a deep network."""
+"""Largest difference, relative to the spread of the outputs: float noise of a deep network."""
 
 _CONVOLUTIONAL = (
     *(Input, Conv2d, Depthwise2d, Linear, BatchNorm, Activation, LeakyRelu, Dropout, DropPath),
-    *(Pool2d, GlobalPool, Flatten, Add, Gate, Concat, Split, Shuffle),
+    *(Pool2d, GlobalPool, Flatten, Add, Gate, Concat, Split, Shuffle, Arithmetic, Affine, Power),
+    *(Clamp, Softmax, Normalize, Reduce, Slice, Join, Permute, GroupNorm, LayerNorm, RmsNorm),
+    *(Parameter, Filled, Constant, Convolve),
 )
 """Ops that hold no size of the image: with these alone, a second image size can be tried."""
 
@@ -51,7 +72,8 @@ class Check:
     Args:
         images: Sizes of the batch, ``[n c h w]``.
         weights: ``own`` for the module's, ``drawn`` for ones that leave no branch silent.
-        difference: Largest difference of an output, relative to the largest output.
+        difference: Largest difference of an output, relative to how far outputs lie from their
+            mean.
     """
 
     images: tuple[int, ...]
@@ -66,10 +88,12 @@ class Certificate:
 
     Args:
         checks: What was compared.
+        one_size: Why no second image size was compared; None where one was.
         bound: What a difference may be.
     """
 
     checks: tuple[Check, ...]
+    one_size: str | None = None
     bound: float = BOUND
 
     @property
@@ -93,11 +117,13 @@ def certify(graph: Graph, module: nn.Module, state: Mapping[str, str]) -> Certif
         TraceError: They differ by more than the bound, or the tensors do not fit.
     """
     own = dict(module.state_dict())
-    drawn = drawn_anew(own)
+    # What the graph holds as constants stays what it is.
+    drawn = own | drawn_anew({name: own[name] for name in dict.fromkeys(state.values())})
     channels, *size = graph.input_size
     checks = []
+    one_size = None
     generator = torch.Generator().manual_seed(0)
-    smaller = [max(32, int(side * 0.75) // 32 * 32) for side in size]
+    smaller = [_smaller(side) for side in size]
     for count, tensors, word, spatial in (
         (1, own, "own", size),
         (2, drawn, "drawn", size),
@@ -105,26 +131,54 @@ def certify(graph: Graph, module: nn.Module, state: Mapping[str, str]) -> Certif
     ):
         other = graph if spatial == size else _resized(graph, spatial)
         if other is None:
+            one_size = "the graph holds sizes of its image"
             continue
         images = torch.rand((count, channels, *spatial), generator=generator) * 2 - 1
         with torch.no_grad(), evaluating(module):
             wanted = _output(module, tensors, images, must=spatial == size)
             if wanted is None:
+                one_size = "the module takes no other size"
                 continue
             network = network_of(other, {name: tensors[key] for name, key in state.items()})
-            found = network(images)
+            found = _run(network, images)
+            if count > 1 and any(isinstance(node.op, Opaque) for node in graph.nodes):
+                _refuse_mixing(network, images, found)
         if spatial != size and not _alike(wanted, found):
-            continue  # the module itself goes by the size of the image
+            one_size = "the module goes by the size of its image"
+            continue
         checks.append(
             Check(images=tuple(images.shape), weights=word, difference=_difference(wanted, found))
         )
-    certificate = Certificate(checks=tuple(checks))
+    certificate = Certificate(checks=tuple(checks), one_size=one_size)
     if not certificate.difference <= certificate.bound:
         raise TraceError(
             f"the graph is not the same function as the module: outputs differ by "
-            f"{certificate.difference:.2g} of the largest, allowed is {BOUND:g}"
+            f"{certificate.difference:.2g} of their spread, allowed is {BOUND:g}; a forward that "
+            "overwrites parts of a tensor in place cannot be followed"
         )
     return certificate
+
+
+def _smaller(side: int) -> int:
+    return side * 3 // 4 if side < 43 else side * 3 // 4 // 32 * 32
+
+
+def _run(network: Network, images: Tensor) -> Tensor:
+    try:
+        output: Tensor = network(images)
+    except RuntimeError as error:
+        raise TraceError(f"the graph does not run: {error}") from None
+    return output
+
+
+def _refuse_mixing(network: Network, images: Tensor, together: Tensor) -> None:
+    """Refuse a frozen call that looks at several images at once: no op of ours does."""
+    alone = torch.cat([_run(network, image[None]) for image in images])
+    if not _alike(together, alone):
+        raise TraceError(
+            "a frozen call mixes the images of a batch: "
+            + ", ".join(node.name for node in network.graph.nodes if isinstance(node.op, Opaque))
+        )
 
 
 def network_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Network:
@@ -150,10 +204,11 @@ def drawn_anew(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     result: dict[str, Tensor] = {}
     # One tensor may have several names.
-    known: dict[int, Tensor] = {}
+    known: dict[object, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.numel() and tensor.data_ptr() in known:
-            result[name] = known[tensor.data_ptr()].reshape(tensor.shape)
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and place in known:
+            result[name] = known[place]
             continue
         if not tensor.is_floating_point() or not tensor.numel():
             result[name] = tensor
@@ -165,7 +220,7 @@ def drawn_anew(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = torch.rand(flat.shape, generator=generator)
         centred = name.endswith(("bias", "running_mean")) or flat.dim() >= 2
         drawn = (values - 0.5) * 0.2 if centred and float(flat.abs().max()) < 1 else values + 0.5
-        result[name] = known[tensor.data_ptr()] = drawn.to(flat.dtype)
+        result[name] = known[place] = drawn.to(flat.dtype)
     return result
 
 
@@ -188,14 +243,14 @@ def _output(
 ) -> Tensor | None:
     try:
         output = functional_call(module, dict(tensors), (images,), tie_weights=False)
-    except (RuntimeError, AssertionError, ValueError):
+    except TraceError:
+        raise  # time is up
+    except Exception:  # whatever a forward raises on an image of another size
         if must:
             raise
-        return None  # the module itself wants its own image size
-    if isinstance(output, tuple | list):
-        output = output[0]
-    assert isinstance(output, Tensor)
-    return output
+        return None
+    found = single(output)
+    return found if isinstance(found, Tensor) else None
 
 
 @contextlib.contextmanager
@@ -226,5 +281,8 @@ def _difference(wanted: Tensor, found: Tensor) -> float:
         raise TraceError(
             f"the graph gives outputs {list(found.shape)}, the module {list(wanted.shape)}"
         )
-    scale = float(wanted.abs().max())
+    # Of their spread: beside a large constant a wrong output would look right.
+    largest = float(wanted.abs().max())
+    spread = float((wanted - wanted.mean()).abs().max())
+    scale = spread if spread > 1e-4 * largest else largest
     return float((wanted - found).abs().max()) / (scale or 1.0)

@@ -44,8 +44,8 @@ def drawn_orders(network: Network, seed: int = 0) -> tuple[Orders, dict[str, str
         for axis in (groups.axes[node.name], groups.read(node)) if parts > 1 else ():
             if not _within(positions(axis, orders, groups.widths), parts):
                 for name in (name for segment in axis for name in segment.groups):
-                    orders.pop(name, None)
-                    kept[name] = f"{node.name} would read it in other parts"
+                    if orders.pop(name, None):
+                        kept[name] = f"{node.name} would read it in other parts"
     return orders, kept
 
 

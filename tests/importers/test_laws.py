@@ -12,8 +12,6 @@ from tests.importers.small import SMALL
 TOLERANCE = 1e-9
 """Largest difference, relative to the largest output: sums in another order, double precision."""
 
-# What softmax and norms make of sums in another order is amplified in the deepest of them.
-
 
 def images(graph):
     generator = torch.Generator().manual_seed(1)

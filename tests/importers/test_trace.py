@@ -104,6 +104,27 @@ def test_a_frozen_call_is_repeated_and_fixes_what_it_reads():
         assert torch.allclose(imported.network()(x), module(x), atol=1e-6)
 
 
+def test_a_call_that_would_never_be_built_is_not_frozen():
+    told = refusal(between(lambda x: x + torch.rand_like(x)), unknown="freeze")
+    assert "aten op rand_like.default" in told
+    assert "is never called" in told
+
+
+class Recurrent(Net):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.LSTM(SIZE[2], SIZE[2], batch_first=True)
+
+    def forward(self, x):
+        return super().forward(self.rows(x.flatten(1, 2))[0].reshape(x.shape))
+
+
+def test_a_frozen_recurrent_layer_runs_on_any_batch():
+    imported = import_network(Recurrent(), SIZE, unknown="freeze")
+    assert imported.frozen
+    assert imported.network()(torch.randn(3, *SIZE)).shape[0] == 3
+
+
 def test_freezing_changes_nothing_where_all_calls_are_known():
     assert trace(Net(), SIZE, unknown="freeze") == trace(Net(), SIZE)
 

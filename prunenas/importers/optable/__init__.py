@@ -12,6 +12,7 @@ from prunenas.importers.optable import (
     layout,
     modules,
     queries,
+    transformer,
     windows,
 )
 from prunenas.importers.optable.table import FUNCTIONS, MODULES
@@ -26,5 +27,6 @@ __all__ = [
     "layout",
     "modules",
     "queries",
+    "transformer",
     "windows",
 ]

@@ -69,6 +69,11 @@ def _softmax(g: Builder, x: Any, dim: int = -1, *rest: Any, **kwargs: Any) -> Va
     return unary(g, Softmax(dim=place), value)
 
 
+@spelled("log_softmax", "_log_softmax")
+def _log_softmax(g: Builder, x: Any, dim: int = -1, *rest: Any, **kwargs: Any) -> Value:
+    return unary(g, Activation(function="log"), _softmax(g, x, dim))
+
+
 @spelled("normalize")
 def _normalize(
     g: Builder, x: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None

@@ -20,7 +20,13 @@ from prunenas.ir.ops import (
 
 @spelled("matmul", "bmm", "mm", "__matmul__")
 def _matmul(g: Builder, x: Any, y: Any) -> Value:
-    return g.add(MatMul(), g.plain(x), g.plain(y))
+    one, other = g.value(x), g.value(y)
+    if len(one.order) == 2 and g.batched(one) and not g.batched(other):
+        # One vector an image is a matrix of one row.
+        n, k = g.sizes(one)
+        row = g.add(MatMul(), g.plain(g.reshape(one, (n, 1, k))), g.plain(other))
+        return g.reshape(row, (n, g.sizes(row)[-1]))
+    return g.add(MatMul(), g.plain(one), g.plain(other))
 
 
 @spelled("einsum")

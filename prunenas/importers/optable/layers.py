@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunenas.importers.builder import Builder
-from prunenas.importers.optable.table import spelled
+from prunenas.importers.optable.table import FUNCTIONS, spelled
 from prunenas.importers.values import UnsupportedError, Value, Weight
 from prunenas.ir.ops import (
     AnyOp,
@@ -16,7 +16,6 @@ from prunenas.ir.ops import (
     GroupNorm,
     LayerNorm,
     Linear,
-    MatMul,
     RmsNorm,
     Spread,
 )
@@ -134,7 +133,7 @@ def turned(g: Builder, weight: Any) -> Value:
 def linear(g: Builder, x: Any, weight: Any, bias: Any = None) -> Value:
     """Add a linear layer on the last dimension."""
     if not isinstance(weight, Weight):
-        product = g.add(MatMul(), g.plain(x), g.plain(turned(g, weight)))
+        product: Value = FUNCTIONS["matmul"](g, x, turned(g, weight))
         return product if bias is None else g.arithmetic("add", product, bias)
     if bias is not None and not isinstance(bias, Weight):
         # The shift is put together from several tensors: it is added for itself.

@@ -28,11 +28,8 @@ spelled(
     "detach",
     "detach_",
     "float",
-    "to",
-    "type_as",
     "alias",
     "lift_fresh_copy",
-    "_to_copy",
     "_assert_tensor_metadata",
     "requires_grad_",
 )(same)

@@ -98,3 +98,12 @@ def _zeroed(g: Builder, x: Any) -> Value:
     new = g.add(Join(dim=op.dim), *(part.node for part in parts))
     g.replaced[whole.node] = new.node
     return silent
+
+
+@spelled("to", "type", "type_as", "_to_copy")
+def _cast(g: Builder, x: Any, *args: Any, **kwargs: Any) -> Any:
+    asked = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
+    asked += [a.dtype for a in args if isinstance(a, torch.Tensor)]
+    if any(dtype not in (torch.float32, torch.float64) for dtype in asked):
+        raise UnsupportedError(f"a cast to {asked[0]}, which rounds")
+    return x

@@ -94,10 +94,8 @@ def _adaptive(g: Builder, x: Any, output_size: Any, function: Any) -> Value:
         [output_size] * 2 if output_size is None or isinstance(output_size, int) else [*output_size]
     )
     now = g.shape(node).size()
-    size = tuple(own if w is None else w for w, own in zip(wanted, now, strict=True))
-    if size == now:
-        return g.value(x)
-    return g.add(GlobalPool(function=function, size=(size[0], size[1])), node)
+    rows, columns = (own if w is None else w for w, own in zip(wanted, now, strict=True))
+    return g.add(GlobalPool(function=function, size=(rows, columns)), node)
 
 
 @spelled("adaptive_avg_pool2d")
