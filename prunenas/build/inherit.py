@@ -10,16 +10,14 @@ from prunenas.build.initialise import build
 from prunenas.build.modules import MaskedConv2d
 from prunenas.build.network import Network
 from prunenas.errors import DescriptorError
-from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple
+from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple, own_dims
 from prunenas.ir.graph import Graph, Node
 from prunenas.ir.ops import (
     Conv1d,
     Conv2d,
     Convolve,
-    LayerNorm,
     Linear,
     PadChannels,
-    Parameter,
     Select,
 )
 
@@ -132,14 +130,10 @@ def _copy(
 
 def _tensor_axes(node: Node, groups: ChannelGroups) -> tuple[GroupAxis, ...]:
     """Return what the first dimensions of a node's tensors are made of; the others stay whole."""
-    dims = groups.dims[node.name]
-    if isinstance(node.op, Parameter):
-        return dims
-    if isinstance(node.op, LayerNorm):
-        return dims[-node.op.dims :]
     if isinstance(node.op, Conv2d | Conv1d | Linear):
         return groups.axes[node.name], groups.read(node)
-    return (groups.axes[node.name],)
+    dims = groups.dims[node.name]
+    return tuple(dims[dim] for dim in own_dims(node, len(dims)))
 
 
 def _positions(axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor) -> Tensor:

@@ -28,13 +28,17 @@ Depth = Annotated[
     typer.Option(help="Of a NAME that takes one, such as resnet.", show_default="the family's"),
 ]
 Unknown = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Of a PLACE:NETWORK: refuse calls that no op describes, or freeze them as they are."
+        help="Of a PLACE:NETWORK: refuse calls that no op describes, or freeze them as they are.",
+        show_default="refuse",
     ),
 ]
 TimeLimit = Annotated[
-    float, typer.Option(help="Of a PLACE:NETWORK: seconds that tracing may take.", min=0.1)
+    float | None,
+    typer.Option(
+        help="Of a PLACE:NETWORK: seconds that tracing may take.", min=0.1, show_default="60.0"
+    ),
 ]
 Pretrained = Annotated[
     bool,

@@ -34,8 +34,12 @@ class NameArguments:
     classes: int | None = None
     width: float | None = None
     depth: int | None = None
-    unknown: str = "refuse"
-    time_limit: float = 60.0
+    unknown: str | None = None
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.unknown not in (None, "refuse", "freeze"):
+            raise InputError(f"--unknown is refuse or freeze, got {self.unknown!r}")
 
 
 def resolve(
@@ -56,9 +60,10 @@ def resolve(
         classes: Likewise.
 
     Raises:
-        InputError: There is no such family or file, or a SPEC is given arguments of a NAME.
+        InputError: There is no such family or file, a SPEC is given arguments of a NAME, or a
+            family those of tracing.
     """
-    given = {k: v for k, v in vars(arguments).items() if v is not None and k not in _OF_TRACING}
+    given = {k: v for k, v in vars(arguments).items() if v is not None}
     if _is_source(text):
         return traced(text, arguments)[0]
     if text not in FAMILIES and (text.endswith(".json") or Path(text).exists()):
@@ -66,6 +71,8 @@ def resolve(
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{text} is a spec and says itself what {flags} would")
         return load(text)
+    if text in FAMILIES and (arguments.unknown is not None or arguments.time_limit is not None):
+        raise InputError(f"--unknown and --time-limit go with PLACE:NETWORK, {text} is a family")
     size = parse_size(arguments.input_size) if arguments.input_size else None
     options = {} if arguments.depth is None else {"depth": arguments.depth}
     graph = reference(
@@ -76,9 +83,6 @@ def resolve(
         **options,
     )
     return ArchSpec(name=text, graph=graph, provenance={"family": text, **given})
-
-
-_OF_TRACING = ("unknown", "time_limit")
 
 
 def _is_source(text: str) -> bool:
@@ -104,8 +108,6 @@ def traced(
         raise InputError(f"--pretrained goes with torchvision:NAME or timm:NAME, not with {text}")
     if arguments.width is not None or arguments.depth is not None:
         raise InputError(f"--width and --depth go with families, {text} is traced as it is")
-    if arguments.unknown not in ("refuse", "freeze"):
-        raise InputError(f"--unknown is refuse or freeze, got {arguments.unknown!r}")
     size = parse_size(arguments.input_size) if arguments.input_size else None
     found = import_network(
         text,
@@ -113,7 +115,7 @@ def traced(
         classes=arguments.classes,
         pretrained=pretrained,
         unknown="freeze" if arguments.unknown == "freeze" else "refuse",
-        time_limit=arguments.time_limit,
+        time_limit=60.0 if arguments.time_limit is None else arguments.time_limit,
     )
     provenance = {
         "source": text,
@@ -248,8 +250,8 @@ def name_arguments(
     classes: int | None,
     width: float | None,
     depth: int | None,
-    unknown: str = "refuse",
-    time_limit: float = 60.0,
+    unknown: str | None = None,
+    time_limit: float | None = None,
 ) -> NameArguments:
     """Return what a verb was given besides NAME."""
     return NameArguments(

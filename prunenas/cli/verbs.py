@@ -62,8 +62,8 @@ def inspect(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
-    unknown: Unknown = "refuse",
-    time_limit: TimeLimit = 60.0,
+    unknown: Unknown = None,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Show cost, groups and stages of an architecture."""
@@ -118,8 +118,8 @@ def transfer(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
-    unknown: Unknown = "refuse",
-    time_limit: TimeLimit = 60.0,
+    unknown: Unknown = None,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -167,8 +167,8 @@ def export(
     classes: Classes = None,
     width: Width = None,
     depth: Depth = None,
-    unknown: Unknown = "refuse",
-    time_limit: TimeLimit = 60.0,
+    unknown: Unknown = None,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an architecture down: plain Python without prunenas, or a spec."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prunenas.errors import GraphError
 from prunenas.ir.axis import Axes, Axis, Segment, Variable
 from prunenas.ir.graph import Graph, Node, once
+from prunenas.ir.ops import LayerNorm
 from prunenas.ir.unifier import Unifier
 
 
@@ -201,16 +202,22 @@ def couple(graph: Graph) -> ChannelGroups:
         axes[node.name] = node.op.axes(sources, read, shapes[node.name], unifier, node.name)
         if node.weights is not None:
             owner = graph[node.weights]
-            # Weights are as wide as the last dimension or the channels; the others are free.
-            channel = node.op.channel
-            for mine, own in zip(node.inputs, owner.inputs, strict=True):
-                unifier.unify(axes[own][channel], axes[mine][channel], node=node.name)
-            # A tensor that is stored has the same sizes everywhere.
-            for dim in [channel] if node.inputs else range(len(axes[node.name])):
-                unifier.unify(axes[owner.name][dim], axes[node.name][dim], node=node.name)
+            pairs = [*zip(owner.inputs, node.inputs, strict=True), (owner.name, node.name)]
+            for own, mine in pairs:
+                for dim in own_dims(node, len(axes[node.name])):
+                    unifier.unify(axes[own][dim], axes[mine][dim], node=node.name)
     for axis in axes[graph.output]:
         unifier.fix(axis, "network output")
     return _Naming(graph, unifier, axes).groups()
+
+
+def own_dims(node: Node, rank: int) -> range:
+    """Return the dimensions of a node's value, of ``rank`` many, that its tensors are laid on."""
+    if not node.inputs:
+        return range(rank)  # a tensor that is stored
+    if isinstance(node.op, LayerNorm):
+        return range(-node.op.dims, 0)
+    return range(node.op.channel, node.op.channel + 1)
 
 
 def resized(graph: Graph, widths: Mapping[str, int]) -> tuple[Node, ...]:

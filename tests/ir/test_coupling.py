@@ -29,6 +29,7 @@ from prunenas.ir.ops import (
     GroupNorm,
     Index,
     Join,
+    LayerNorm,
     Linear,
     Opaque,
     Parameter,
@@ -548,3 +549,22 @@ def test_a_graph_may_be_narrowed_again_and_again(data: st.DataObject, graph: Gra
 @given(graphs())
 def test_every_fixed_group_says_why(graph: Graph) -> None:
     assert all(group.fixed is None or len(group.fixed) > 10 for group in couple(graph))
+
+
+def test_a_norm_over_images_called_twice_has_its_sizes_in_common() -> None:
+    net = writer()
+    sides = convs(net, net.input, a=6, b=6)
+    norms = [net.add(f"norm{i}", LayerNorm(dims=3), x) for i, x in enumerate(sides)]
+    graph = classified(net, net.concat("both", *norms))
+    nodes = tuple(replace(n, weights="norm0") if n.name == "norm1" else n for n in graph.nodes)
+    assert free(replace(graph, nodes=nodes)) == {"a": ("a", "b")}
+
+
+def test_flattened_maps_with_channels_last_stay_free() -> None:
+    net = writer()
+    (conv,) = convs(net, net.input, a=6)
+    last = net.add("last", Permute(order=(0, 2, 3, 1)), conv)
+    graph = net.finish(net.linear("fc", net.add("flatten", Flatten(), last), 10))
+    assert free(graph) == {"a": ("a",)}
+    smaller = Graph(nodes=resized(graph, {"a": 4}), output=graph.output)
+    assert smaller.shapes["flatten"].channels == graph.shapes["flatten"].channels * 4 // 6

@@ -273,6 +273,7 @@ UNFIT: list[tuple[AnyOp, list[Shape], str]] = [
     (Resize(size=(2, 2)), [TOKENS], "Resize needs an image, got [4 6]"),
     (Unfold(kernel=(9, 9)), [IMAGE], "a window of (9, 9) does not fit"),
     (Opaque(call="sort.default", arguments=SORTED, sizes=()), [], "is given 0 tensors"),
+    (Tile(dim=1, times=10**9), [IMAGE], "is too large"),
     (Convolve(), [IMAGE, IMAGE], "Convolve needs a kernel [out in kh kw]"),
     (Convolve(), [IMAGE, Shape((4, 3, 1, 1), None)], "Convolve cannot slide a kernel"),
     (Convolve(groups=3), [IMAGE, Shape((4, 2, 1, 1), None)], "Convolve cannot slide a kernel"),
@@ -333,6 +334,8 @@ UNMAKEABLE: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Constant, {"sizes": (2,), "data": Constant.packed(bytes(4))}, "of [2] needs 8 bytes"),
     (Constant, {"sizes": (2,), "data": "?"}, "the data of a Constant is damaged"),
     (Constant, {"sizes": (1 << 25,), "data": ""}, "is too large"),
+    (Filled, {"sizes": (10**6, 10**6)}, "a Filled of [1000000, 1000000] is too large"),
+    (Parameter, {"sizes": (10**6, 10**6)}, "a Parameter of [1000000, 1000000] is too large"),
     (Opaque, {"call": "os.system('x')", "arguments": "[[],{}]", "sizes": ()}, "name of an aten op"),
     (Opaque, {"call": "sort.default", "arguments": "[", "sizes": ()}, "cannot be read"),
 ]

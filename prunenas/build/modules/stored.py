@@ -30,7 +30,18 @@ class ConstantTensor(nn.Module):
     def __init__(self, op: ops.Constant | ops.Filled) -> None:
         super().__init__()
         self.op = op
-        self.register_buffer("value", self.stored(), persistent=False)
+        if torch.get_default_device().type == "meta":
+            value = torch.empty(op.sizes, dtype=self._dtype)
+        else:
+            value = self.stored()
+        self.register_buffer("value", value, persistent=False)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        if isinstance(self.op, ops.Filled):
+            return torch.float32
+        dtype: torch.dtype = getattr(torch, self.op.dtype)
+        return dtype
 
     def stored(self) -> Tensor:
         """Return a new tensor with the numbers of the op."""

@@ -12,6 +12,9 @@ from prunenas.ir.ops.base import Op, dimension, need_finite
 from prunenas.ir.shape import Shape, need_positive
 from prunenas.ir.unifier import Unifier
 
+_LARGEST_TILING = 1 << 30
+"""Elements an image: what is repeated takes no room in a file, but it does in memory."""
+
 
 class LayoutOp(Op):
     """An op whose output is its own only in the last dimension's sense: channels stand last."""
@@ -250,6 +253,8 @@ class Tile(LayoutOp):
         """Return the sizes with that of ``dim`` multiplied."""
         sizes = [*inputs[0].sizes]
         sizes[dimension(self.kind, self.dim, inputs[0])] *= self.times
+        if math.prod(sizes) > _LARGEST_TILING:
+            raise ShapeError(f"{self.times} times {inputs[0]} is too large")
         return Shape.from_sizes(tuple(sizes), batched=inputs[0].lead is not None)
 
     def axes(

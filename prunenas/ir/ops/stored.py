@@ -19,6 +19,9 @@ from prunenas.ir.unifier import Unifier
 _LARGEST_CONSTANT = 1 << 24
 """Elements: a stored tensor beyond this belongs into a file of weights."""
 
+_LARGEST_PARAMETER = 1 << 30
+"""Elements: 4 GiB, more than any one tensor of a network of images."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Parameter(LayoutOp):
 
     def __post_init__(self) -> None:
         need_positive(self.kind, sizes=self.sizes)
+        _need_small(self.kind, self.sizes, _LARGEST_PARAMETER)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return the sizes; there is no batch."""
@@ -72,6 +76,7 @@ class Filled(LayoutOp):
 
     def __post_init__(self) -> None:
         need_positive(self.kind, sizes=self.sizes)
+        _need_small(self.kind, self.sizes, _LARGEST_CONSTANT)
         need_finite(self.kind, value=self.value)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
@@ -111,8 +116,7 @@ class Constant(LayoutOp):
 
     def __post_init__(self) -> None:
         need_positive(self.kind, sizes=self.sizes)
-        if math.prod(self.sizes) > _LARGEST_CONSTANT:
-            raise ShapeError(f"a Constant of {list(self.sizes)} is too large")
+        _need_small(self.kind, self.sizes, _LARGEST_CONSTANT)
         self.bytes()
 
     def bytes(self) -> bytes:
@@ -152,3 +156,8 @@ class Constant(LayoutOp):
     ) -> Axes:
         """Return constants."""
         return tuple(map(constant, self.sizes))
+
+
+def _need_small(what: str, sizes: Sequence[int], most: int) -> None:
+    if math.prod(sizes) > most:
+        raise ShapeError(f"a {what} of {list(sizes)} is too large")

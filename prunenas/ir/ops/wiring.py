@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 
 from prunenas.errors import ShapeError
 from prunenas.ir.axis import Axes, Axis, constant, times
-from prunenas.ir.cuts import parts
+from prunenas.ir.cuts import parts, reshape
 from prunenas.ir.ops.base import ChannelOp, Op
 from prunenas.ir.shape import Shape, need_positive, window
 from prunenas.ir.unifier import Unifier
@@ -23,11 +23,19 @@ class Flatten(ChannelOp):
         """Return channels x positions."""
         return Shape.of(inputs[0].channels * inputs[0].positions, lead=inputs[0].lead)
 
-    def channels(
-        self, axes: Sequence[Axis], shapes: Sequence[Shape], unifier: Unifier, node: str
-    ) -> Axis:
-        """Return the source with each channel repeated once a position."""
-        return times(axes[0], shapes[0].positions)
+    def axes(
+        self,
+        inputs: Sequence[Axes],
+        shapes: Sequence[Shape],
+        out: Shape,
+        unifier: Unifier,
+        node: str,
+    ) -> Axes:
+        """Return each channel repeated once a position, or the product where channels are last."""
+        batch, channels, *sides = inputs[0]
+        if any(True for side in sides for _ in unifier.variables(side)):
+            return (batch, *reshape(unifier, inputs[0][1:], out.dims, node=node))
+        return batch, times(channels, shapes[0].positions)
 
 
 @final
