@@ -162,13 +162,11 @@ def narrow(quick: bool) -> Row:
 def paths(quick: bool) -> list[Row]:
     """Seconds from the module to a network of half the widths, median of 3, a process a model."""
     print("  fresh: import_network with its certificate, uniform profile, apply, build")
-    print(
-        "  certif.: the part of it in which the graph is compared with the module; bare: the rest"
-    )
+    print("  bare: the same without the comparison, which only this script leaves out")
     print("  kept: the same with l1_norm and inherit, so that the weights come along as the peer's")
     print("  peer: BasePruner(MagnitudeImportance, pruning_ratio=0.5) and its step; no comparison")
     print("  p: parameters left. Models up to 30 M; once only where a run takes 20 s")
-    print(f"{'model':<20}{'fresh':>8}{'certif.':>8}{'kept':>8}{'peer':>8}{'p':>6}{'p peer':>8}")
+    print(f"{'model':<20}{'fresh':>8}{'bare':>8}{'kept':>8}{'peer':>8}{'p':>6}{'p peer':>8}")
     rows = []
     for name in (n for n in names(quick) if size(n) <= LARGE):
         found, fault = child("paths", name, LIMIT)
@@ -177,7 +175,7 @@ def paths(quick: bool) -> list[Row]:
     both = [row for row in rows if "fresh" in row and "peer" in row]
     print(f"of {len(rows)} models both can {len(both)}")
     for who in ("fresh", "bare", "kept"):
-        times = [(_middle(row, who), _middle(row, "peer")) for row in both if who in {"bare", *row}]
+        times = [(_middle(row, who), _middle(row, "peer")) for row in both if who in row]
         if times:
             ratios = [peer / own for own, peer in times]
             own, peer = (statistics.median(column) for column in zip(*times, strict=True))
@@ -190,7 +188,7 @@ def paths(quick: bool) -> list[Row]:
 
 def _path_line(row: Row) -> str:
     line = f"{row['model']:<20}"
-    for who in ("fresh", "certificate", "kept", "peer"):
+    for who in ("fresh", "bare", "kept", "peer"):
         line += f"{_middle(row, who):>8.2f}" if who in row else f"{'-':>8}"
     for who, width in (("fresh", 6), ("peer", 8)):
         line += f"{row[who]['left']:>{width}.0%}" if who in row else f"{'-':>{width}}"
@@ -198,8 +196,6 @@ def _path_line(row: Row) -> str:
 
 
 def _middle(row: Row, who: str) -> float:
-    if who == "bare":
-        return _middle(row, "fresh") - _middle(row, "certificate")
     return float(statistics.median(row[who]["runs"]))
 
 

@@ -1,7 +1,7 @@
 """The certificate: the graph and the module it was traced from are the same function."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -118,7 +118,7 @@ def certify(graph: Graph, module: nn.Module, state: Mapping[str, str]) -> Certif
     """
     own = dict(module.state_dict())
     # What the graph holds as constants stays what it is.
-    drawn = own | drawn_anew({name: own[name] for name in dict.fromkeys(state.values())})
+    drawn = drawn_anew(own, among={*state.values()})
     channels, *size = graph.input_size
     checks = []
     one_size = None
@@ -199,18 +199,25 @@ def network_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Network:
     return network.eval()
 
 
-def drawn_anew(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``tensors`` with rows and constants drawn so that each of them tells."""
+def drawn_anew(
+    tensors: Mapping[str, Tensor], among: Collection[str] | None = None
+) -> dict[str, Tensor]:
+    """Return ``tensors`` with rows and constants drawn so that each of them tells.
+
+    Args:
+        tensors: By name; one tensor may have several.
+        among: Names of those that may be drawn, under whatever name; None for all.
+    """
+    free = {_place(tensors[name]) for name in (tensors if among is None else among)}
     generator = torch.Generator().manual_seed(1)
     result: dict[str, Tensor] = {}
-    # One tensor may have several names.
     known: dict[object, Tensor] = {}
     for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        place = _place(tensor)
         if tensor.numel() and place in known:
             result[name] = known[place]
             continue
-        if not tensor.is_floating_point() or not tensor.numel():
+        if not tensor.is_floating_point() or not tensor.numel() or place not in free:
             result[name] = tensor
             continue
         flat = tensor.detach()
@@ -222,6 +229,10 @@ def drawn_anew(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         drawn = (values - 0.5) * 0.2 if centred and float(flat.abs().max()) < 1 else values + 0.5
         result[name] = known[place] = drawn.to(flat.dtype)
     return result
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _resized(graph: Graph, spatial: list[int]) -> Graph | None:
@@ -242,7 +253,10 @@ def _output(
     module: nn.Module, tensors: Mapping[str, Tensor], images: Tensor, *, must: bool
 ) -> Tensor | None:
     try:
-        output = functional_call(module, dict(tensors), (images,), tie_weights=False)
+        # Each tensor by one of its names: the others follow.
+        names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+        given = {name: tensors[name] for name in names if name in tensors}
+        output = functional_call(module, given, (images,))
     except TraceError:
         raise  # time is up
     except Exception:  # whatever a forward raises on an image of another size

@@ -16,10 +16,10 @@ from tests.build.networks import positions, tensor_axes
 Orders = dict[str, Sequence[int]]
 
 
-def lively(network: Network) -> Network:
-    """Return ``network`` in double precision, without silent branches."""
+def lively(network: Network, dtype: torch.dtype = torch.float64) -> Network:
+    """Return ``network`` in another precision, without silent branches."""
     network.load_state_dict(drawn_anew(network.state_dict()))
-    return network.double().eval()
+    return network.to(dtype).eval()
 
 
 def drawn_orders(network: Network, seed: int = 0) -> tuple[Orders, dict[str, str]]:

@@ -4,32 +4,36 @@ import pytest
 import torch
 
 from prunenas.importers.trace import import_network
+from prunenas.ir.cost import params
 from prunenas.ir.coupling import couple
 from tests.importers.models import FAMILIES, TORCHVISION
 from tests.importers.permuting import drawn_orders, lively, permute
 from tests.importers.small import SMALL
 
-TOLERANCE = 1e-9
-"""Largest difference, relative to the largest output: sums in another order, double precision."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Largest difference, relative to the largest output: sums in another order."""
+
+LARGEST = 300_000_000
+"""Parameters that are looked at in double precision; what has more takes tens of gigabytes."""
 
 
-def images(graph):
+def images(graph, dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(1, *graph.input_size, generator=generator, dtype=torch.float64)
+    return torch.randn(1, *graph.input_size, generator=generator, dtype=dtype)
 
 
 def check_law(imported):
-    network = lively(imported.network())
+    dtype = torch.float64 if params(imported.graph) <= LARGEST else torch.float32
+    network = lively(imported.network(), dtype)
     orders, kept = drawn_orders(network)
     groups = couple(imported.graph)
     assert orders
     assert {*orders} | {*kept} == {group.name for group in groups.free}
-    x = images(imported.graph)
+    x = images(imported.graph, dtype)
     with torch.no_grad():
         before, after = network(x), permute(network, orders)(x)
     assert before.std() > 0
-    assert (after - before).abs().max() <= TOLERANCE * before.abs().max()
-    return orders, kept
+    assert (after - before).abs().max() <= TOLERANCE[dtype] * before.abs().max()
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -97,6 +97,16 @@ def test_members_stand_in_topological_order_whatever_order_joins_them() -> None:
     assert free(graph) == {"a": ("a", "b", "c")}
 
 
+@pytest.mark.parametrize("shortcut_first", [True, False])
+def test_a_chain_of_thousands_of_additions_is_one_group(shortcut_first: bool) -> None:
+    net = writer()
+    x = net.conv("first", net.input, 4, kernel=1)
+    for i in range(2_000):
+        branch = net.conv(f"conv{i}", net.input, 4, kernel=1)
+        x = net.join(f"add{i}", *((x, branch) if shortcut_first else (branch, x)))
+    assert len(free(classified(net, x))["first"]) == 2_001
+
+
 def test_an_addition_to_the_input_fixes_the_branch() -> None:
     net = writer()
     graph = classified(net, net.join("add", net.input, *convs(net, net.input, conv=3)))
