@@ -160,9 +160,9 @@ def head() -> list[str]:
         "machine.",
         "",
         "- **nodes** of the graph; **params** and **MACs** of one image.",
-        "- **difference**: largest difference of an output from the module's, of the largest "
-        "output, over all",
-        "  checks of the certificate (the bound is 1e-4).",
+        "- **difference**: largest difference of an output from the module's, of how far "
+        "outputs lie from",
+        "  their mean, over all checks of the certificate (the bound is 1e-4).",
         "- **free**, **fixed**: groups whose width may vary, and may not. Two are fixed in every "
         "network: its",
         "  input and its classes.",

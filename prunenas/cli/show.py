@@ -87,7 +87,7 @@ def _print_tracing(spec: ArchSpec, console: Console) -> None:
         return
     console.print(
         f"traced with {told['front_end']}; same weights, same outputs: they differ by "
-        f"{told['difference']:.1e} of the largest",
+        f"{told['difference']:.1e} of their spread",
         highlight=False,
     )
     for name, count in told.get("dropped", {}).items():

@@ -167,3 +167,27 @@ class Pause(nn.Module):
     def forward(self, x):
         time.sleep(0.05)
         return x
+
+
+class OneLayerUnderTwoNames(nn.Module):
+    """A layer that stands in two places, with a bias that a fresh network has at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        nn.init.zeros_(self.conv.bias)
+        self.block = nn.Sequential(self.conv, nn.ReLU())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.block(self.conv(self.stem(x))).mean((2, 3)))
+
+
+def test_a_layer_under_two_names_stays_one_parameter():
+    module = OneLayerUnderTwoNames()
+    imported = import_network(module, (3, 8, 8))
+    assert imported.front_end == "torch.fx"
+    assert isinstance(module.block[0].weight, nn.Parameter)
+    assert module.block[0].weight is module.conv.weight
+    assert [n.weights for n in imported.graph.nodes].count(None) == len(imported.graph.nodes) - 1
