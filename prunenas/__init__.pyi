@@ -10,7 +10,9 @@ from .build.initialise import build as build
 from .data.base import dataset as dataset
 from .export.base import export as export
 from .families.base import reference as reference
+from .generators.base import Pruned as Pruned
 from .generators.base import generate as generate
+from .generators.base import prune as prune
 from .importers.trace import ImportedNetwork as ImportedNetwork
 from .importers.trace import import_network as import_network
 from .importers.trace import trace as trace

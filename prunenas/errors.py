@@ -61,6 +61,10 @@ class MethodError(InputError):
     """A pruning method cannot work on what it was given; raised by ``generators``."""
 
 
+class MaskError(InputError):
+    """The bits of a mask are absent or another mask's; raised by ``ir.ops``."""
+
+
 class SpaceError(InputError):
     """A search space is wrong; raised by ``search.space``."""
 

@@ -1,5 +1,6 @@
 """Descriptor: what pruning found, as a delta on one reference; ``apply`` is the only bridge."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunenas.errors import DescriptorError, KeepError
+from prunenas.errors import DescriptorError, InputError, KeepError
 from prunenas.ir.blocks import blocks, drop_blocks
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import (
@@ -23,7 +24,7 @@ from prunenas.ir.coupling import (
 )
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import Conv2d, KernelSparsity, Select
+from prunenas.ir.ops import ExactMask, KernelOp, KernelSparsity, Select, kernel_of
 
 
 @final
@@ -34,9 +35,13 @@ class Origin:
     Args:
         method: Name of the generator, or of the profile's source.
         keep: The keep that was asked for; None where a method takes none.
-        reached: Kept / full with each free group counted once.
-        kept_best: Groups that the method would have emptied; they keep their best channels.
+        reached: Kept / full of what the method counts: channels, each free group once; the weights
+            that a mask method may remove; or blocks.
+        kept_best: Groups or layers that the method would have emptied; they keep their best.
         options: What else the method was given, as JSON values.
+        nominal: Keep that the method meant for each group or layer, where that is not what the
+            architecture can have.
+        found: What the method measured on its way, as JSON values.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -46,12 +51,14 @@ class Origin:
     reached: float | None = None
     kept_best: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    nominal: Mapping[str, float] = field(default_factory=dict, metadata={"omit": True})
+    found: Mapping[str, Any] = field(default_factory=dict, metadata={"omit": True})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """Widths, selections and dropped blocks on one reference, named by its digest.
+    """Widths, selections, dropped blocks and masks on one reference, named by its digest.
 
     Args:
         reference: Digest of the graph this speaks of.
@@ -59,7 +66,9 @@ class Descriptor:
         selections: Kept channels by group, ascending indices into the reference's channels. A
             channel selection needs them to be exact; elsewhere they say what weights to inherit.
         dropped: Removable residual blocks to leave out, by the name of their addition.
-        densities: Keep probability of each kernel position by convolution, row by row.
+        densities: Keep probability of each kernel position by layer, row by row; one number for
+            a linear layer.
+        masks: Exact masks by layer, of the kernels as the widths here leave them.
         seed: Seed of what is drawn: the indices of selections that have a width only, and masks.
         origin: Where this comes from; no part of what it says.
     """
@@ -73,6 +82,7 @@ class Descriptor:
     densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     seed: int = 0
     origin: Origin | None = field(default=None, compare=False)
+    masks: Mapping[str, ExactMask] = field(default_factory=dict, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         selections = {name: tuple(kept) for name, kept in self.selections.items()}
@@ -89,6 +99,7 @@ class Descriptor:
         object.__setattr__(self, "selections", MappingProxyType(selections))
         object.__setattr__(self, "dropped", tuple(self.dropped))
         object.__setattr__(self, "densities", MappingProxyType(densities))
+        object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
 
 
 def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
@@ -199,7 +210,8 @@ def apply(graph: Graph, descriptor: Descriptor) -> Graph:
     faults = [
         *_width_faults(groups, descriptor),
         *_selection_faults(graph, groups, descriptor),
-        *_other_faults(graph, descriptor),
+        *_block_faults(graph, descriptor),
+        *_sparsity_faults(graph, descriptor),
     ]
     if faults:
         raise DescriptorError("the descriptor breaks the graph's rules:\n  " + "\n  ".join(faults))
@@ -212,8 +224,11 @@ def apply(graph: Graph, descriptor: Descriptor) -> Graph:
 
 def _rewritten(node: Node, old: Node, groups: ChannelGroups, descriptor: Descriptor) -> Node:
     op = node.op
-    if isinstance(op, Conv2d) and node.name in descriptor.densities:
-        density = descriptor.densities[node.name]
+    owner = node.weights or node.name
+    if isinstance(op, KernelOp) and owner in descriptor.masks:
+        return replace(node, op=replace(op, sparsity=descriptor.masks[owner]))
+    if isinstance(op, KernelOp) and owner in descriptor.densities:
+        density = descriptor.densities[owner]
         sparsity = KernelSparsity(density=density, seed=descriptor.seed)
         return replace(node, op=replace(op, sparsity=sparsity))
     if isinstance(op, Select):
@@ -315,26 +330,53 @@ def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descripto
     return faults
 
 
-def _other_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
+def _block_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
+    if not descriptor.dropped:
+        return []
+    known = [block.name for block in blocks(graph)]
+    unknown = sorted({*descriptor.dropped} - {*known})
+    if not unknown:
+        return []
+    return [f"no removable block {', '.join(unknown)}; removable: {', '.join(known) or 'none'}"]
+
+
+def _sparsity_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
     faults = []
-    unknown = {*descriptor.dropped}
-    if unknown:
-        known = [block.name for block in blocks(graph)]
-        unknown -= {*known}
-    if unknown:
-        faults.append(
-            f"no removable block {', '.join(sorted(unknown))}; removable: "
-            f"{', '.join(known) or 'none'}"
-        )
-    for name, density in descriptor.densities.items():
-        op = graph[name].op if name in graph else None
-        if not isinstance(op, Conv2d):
-            faults.append(f"{name}: densities belong to a dense or grouped convolution")
-        elif len(density) != op.kernel[0] * op.kernel[1]:
-            faults.append(f"{name}: a {op.kernel} kernel cannot have {len(density)} densities")
-        elif not all(0 <= p <= 1 for p in density) or not any(density):
-            faults.append(f"{name}: densities lie in [0, 1] and one is not 0, got {density}")
+    for name in {**descriptor.densities, **descriptor.masks}:
+        if name not in graph or not isinstance((node := graph[name]).op, KernelOp):
+            faults.append(f"{name}: sparsity belongs to a convolution or a linear layer")
+        elif node.weights is not None:
+            faults.append(f"{name}: it has the weights of {node.weights}, say its sparsity there")
+        elif name in descriptor.densities and name in descriptor.masks:
+            faults.append(f"{name}: has densities and an exact mask")
+        elif name in descriptor.densities:
+            faults += _density_faults(name, node.op, descriptor.densities[name])
+    if descriptor.masks and not faults:
+        faults += _mask_faults(graph, descriptor)
     return faults
+
+
+def _density_faults(name: str, op: KernelOp, density: tuple[float, ...]) -> list[str]:
+    area = math.prod(kernel_of(op))
+    if len(density) != area:
+        return [f"{name}: its kernel has {area} position(s), got {len(density)} densities"]
+    if not all(0 <= p <= 1 for p in density) or not any(density):
+        return [f"{name}: densities lie in [0, 1] and one is not 0, got {density}"]
+    return []
+
+
+def _mask_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
+    """Return which masks are not of their kernel as the descriptor's widths leave it."""
+    try:
+        narrow = replace(graph, nodes=resized(graph, descriptor.widths))
+    except InputError:
+        return []  # widths that make no network are told by themselves
+    shapes = narrow.parameters()
+    return [
+        f"{name}: the kernel is {list(shapes[f'{name}.weight'])}, its mask {list(mask.shape)}"
+        for name, mask in descriptor.masks.items()
+        if shapes[f"{name}.weight"] != mask.shape
+    ]
 
 
 def _short(values: Iterable[int]) -> str:

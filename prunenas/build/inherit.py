@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunenas.arch.descriptor import Descriptor, apply, kept_positions
 from prunenas.build.initialise import build
-from prunenas.build.modules import MaskedConv2d
+from prunenas.build.modules import Masked
 from prunenas.build.network import Network
 from prunenas.errors import DescriptorError
 from prunenas.ir.coupling import ChannelGroups, GroupAxis, couple, own_dims
@@ -113,7 +113,7 @@ def _copy(
     own = target.state_dict()
     if not own:
         return
-    kept = [_positions(axis, groups, descriptor) for axis in _tensor_axes(node, groups)]
+    kept = [_positions(axis, groups, descriptor) for axis in tensor_axes(node, groups)]
     parts = node.op.groups if isinstance(node.op, Conv2d | Conv1d) else 1
     for name, tensor in own.items():
         old: Tensor = getattr(source, name).detach()
@@ -124,11 +124,11 @@ def _copy(
             for dim, places in enumerate(kept[: old.dim()]):
                 old = old.index_select(dim, places.to(old.device))
         tensor.copy_(old)
-    if isinstance(target, MaskedConv2d):
+    if isinstance(target, Masked):
         target.weight.mul_(target.mask)
 
 
-def _tensor_axes(node: Node, groups: ChannelGroups) -> tuple[GroupAxis, ...]:
+def tensor_axes(node: Node, groups: ChannelGroups) -> tuple[GroupAxis, ...]:
     """Return what the first dimensions of a node's tensors are made of; the others stay whole."""
     if isinstance(node.op, Conv2d | Conv1d | Linear):
         return groups.axes[node.name], groups.read(node)

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from prunenas.build.masks import draw_mask
+from prunenas.build.masks import mask_tensor
 from prunenas.build.modules import (
     ChannelSelection,
     ConstantTensor,
-    MaskedConv2d,
+    Masked,
     TrainableTensor,
 )
 from prunenas.build.network import Network
@@ -46,8 +46,10 @@ def build(graph: Graph, *, seed: int = 0, device: torch.device | str = "cpu") ->
 
 
 def _fill(module: nn.Module, name: str, init: Init, generator: torch.Generator) -> None:
+    if isinstance(module, Masked):
+        module.mask.copy_(mask_tensor(module.sparsity, tuple(module.weight.shape), name))
     if isinstance(module, nn.Conv1d | nn.Conv2d):
-        _fill_conv(module, name, init, generator)
+        _fill_conv(module, init, generator)
     elif isinstance(module, nn.Linear):
         if deviation := _LINEAR_DEVIATION.get(init.linear):
             module.weight.normal_(0.0, deviation, generator=generator)
@@ -68,6 +70,8 @@ def _fill(module: nn.Module, name: str, init: Init, generator: torch.Generator) 
         _fill_tensor(module, generator)
     elif isinstance(module, ConstantTensor):
         module.value.copy_(module.stored())
+    if isinstance(module, Masked):
+        module.weight.mul_(module.mask)
 
 
 def _fill_tensor(module: TrainableTensor, generator: torch.Generator) -> None:
@@ -77,15 +81,11 @@ def _fill_tensor(module: TrainableTensor, generator: torch.Generator) -> None:
         module.value.fill_(1.0 if module.start == "ones" else 0.0)
 
 
-def _fill_conv(
-    conv: nn.Conv1d | nn.Conv2d, name: str, init: Init, generator: torch.Generator
-) -> None:
+def _fill_conv(conv: nn.Conv1d | nn.Conv2d, init: Init, generator: torch.Generator) -> None:
     area = math.prod(conv.kernel_size)
     fan = conv.out_channels if init.conv == "fan_out" else conv.weight.shape[1]
     fan_area: float = area * fan
-    if isinstance(conv, MaskedConv2d):
-        shape = (conv.weight.shape[0], conv.weight.shape[1], *conv.kernel_size)
-        conv.mask.copy_(draw_mask(conv.sparsity, shape, name))
+    if isinstance(conv, Masked):
         # The surviving fan counts, so the deviation grows as the mask gets sparser.
         fan_area *= float(conv.mask.mean())
     if init.conv == "torch":
@@ -93,8 +93,6 @@ def _fill_conv(
     else:
         conv.weight.normal_(0.0, math.sqrt(2.0 / fan_area), generator=generator)
         _zero(conv.bias)
-    if isinstance(conv, MaskedConv2d):
-        conv.weight.mul_(conv.mask)
 
 
 def _torch_default(weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:

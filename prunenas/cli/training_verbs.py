@@ -77,7 +77,7 @@ def generate(
 
     target = out or Path(f"{method}.json")
     refuse_existing(target)
-    trains = GENERATORS[method].trains
+    trains = GENERATORS[method].looks_at != "graph"
     options = method_options(method, changes or [])
     chosen = recipe_of(recipe, epochs, recipe_set or [])
     known_name(reference)

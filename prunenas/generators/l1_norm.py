@@ -3,17 +3,11 @@
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import best
-from prunenas.build.network import Network
 from prunenas.errors import ShapeError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
-from prunenas.ir.coupling import ChannelGroup, ChannelGroups, channel_places
-from prunenas.ir.ops import Convolve
+from prunenas.generators.base.scores import best_of_each, group_scores, kernel
 
 
 def filter_l1(weight: Tensor) -> Tensor:
@@ -52,44 +46,18 @@ class L1Norm(Generator):
 
     def propose(self, subject: Subject) -> Proposal:
         """Return the kept filters of every free group."""
-        selections, all_scores = {}, {}
-        emptied = []
-        for group in subject.groups.free:
-            if group.select:
-                continue
-            count = int(group.width * subject.keep) // group.divisor * group.divisor
-            if count == 0:
-                emptied.append(group.name)
-            scores = _scores(subject.trained, subject.groups, group)
-            all_scores[group.name] = scores
-            selections[group.name] = best(scores, max(count, group.divisor))
-        return Proposal(selections=selections, scores=all_scores, kept_best=tuple(emptied))
-
-
-def _scores(network: Network, groups: ChannelGroups, group: ChannelGroup) -> NDArray[np.float64]:
-    # A layer that is called twice is one layer.
-    layers = {network.graph[member].weights or member for member in group.members}
-    scores = []
-    for layer in sorted(layers):
-        filters = filter_l1(_kernel(network, layer))
-        scores += [
-            filters[torch.from_numpy(places).to(filters.device)].sum(dim=1)
-            for name, places in channel_places(groups.axes[layer], groups.widths)
-            if name == group.name
-        ]
-    return torch.stack(scores).sum(dim=0).double().cpu().numpy()
-
-
-def _kernel(network: Network, name: str) -> Tensor:
-    node = network.graph[name]
-    return (
-        _stored(network, node.inputs[1]) if isinstance(node.op, Convolve) else network.weight(name)
-    )
-
-
-def _stored(network: Network, name: str) -> Tensor:
-    """Return a value that is the same for all images."""
-    with torch.no_grad():
-        read = [_stored(network, source) for source in network.graph[name].inputs]
-        value: Tensor = network.node(name)(*read)
-    return value
+        network = subject.trained
+        groups = [group for group in subject.groups.free if not group.select]
+        scores = {
+            group.name: group_scores(
+                network,
+                subject.groups,
+                group,
+                lambda name: filter_l1(kernel(network, name)),
+                "sum",
+            )
+            for group in groups
+        }
+        keeps = {group.name: subject.keep for group in groups}
+        selections, emptied = best_of_each(groups, scores, keeps)
+        return Proposal(selections=selections, scores=scores, kept_best=emptied)

@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 from prunenas.arch.allocate import allocate_keeps
 from prunenas.errors import MethodError
-from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
+from prunenas.generators.base import GENERATORS, Generator, LooksAt, Proposal, Subject
 from prunenas.ir.draw import uniform
 
 
@@ -21,7 +21,7 @@ class RandomWidths(Generator):
         least: Smallest keep that is drawn, before scaling; the largest is 1.
     """
 
-    trains: ClassVar[bool] = False
+    looks_at: ClassVar[LooksAt] = "graph"
     least: float = 0.1
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from prunenas.arch.descriptor import kept_width
-from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
+from prunenas.generators.base import GENERATORS, Generator, LooksAt, Proposal, Subject
 
 
 @GENERATORS.register("uniform")
@@ -16,7 +16,7 @@ class Uniform(Generator):
     Source: Liu et al. 2019, arXiv:1810.05270, section 5 (uniform pruning).
     """
 
-    trains: ClassVar[bool] = False
+    looks_at: ClassVar[LooksAt] = "graph"
 
     def propose(self, subject: Subject) -> Proposal:
         """Return one width for each free group; one that rounds to nothing keeps the least."""

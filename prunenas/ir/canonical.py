@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args
 
@@ -35,6 +35,8 @@ _UPGRADES: Mapping[int, Callable[[Json], Json]] = {}
 def encode(value: object) -> Any:
     """Return ``value`` as JSON types; dataclasses become objects, defaults written out.
 
+    Fields that joined later are left out at their default.
+
     Equal values become equal JSON: a whole float is written as an integer, since 1.0 == 1.
     """
     kind = type(value)
@@ -45,7 +47,11 @@ def encode(value: object) -> Any:
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if is_dataclass(kind):
-        return {name: encode(getattr(value, name)) for name in _field_names(kind)}
+        return {
+            name: encode(item)
+            for name, omitted in _written(kind)
+            if (item := getattr(value, name)) != omitted
+        }
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     return value
@@ -54,9 +60,24 @@ def encode(value: object) -> Any:
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 
+_ALWAYS = object()
+"""Equal to no value of a field."""
+
+
 @cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+def _written(kind: type) -> tuple[tuple[str, object], ...]:
+    """Return the fields of a dataclass that are written, each with the value that is left out.
+
+    A field that joined after files were written is left out at its default, so that what does not
+    use it keeps its digest. What is not told at birth (bits of masks) lies elsewhere.
+    """
+    return tuple(
+        (f.name, _default(f) if f.metadata.get("omit") else _ALWAYS) for f in fields(kind) if f.init
+    )
+
+
+def _default(of: Field[Any]) -> object:
+    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def canonical_json(value: object) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prunenas.errors import GraphError
 from prunenas.ir.axis import Axes, Axis, Segment, Variable
 from prunenas.ir.graph import Graph, Node, once
-from prunenas.ir.ops import LayerNorm
+from prunenas.ir.ops import ExactMask, LayerNorm
 from prunenas.ir.unifier import Unifier
 
 
@@ -200,6 +200,9 @@ def couple(graph: Graph) -> ChannelGroups:
         sources = [axes[name] for name in node.inputs]
         read = [shapes[name] for name in node.inputs]
         axes[node.name] = node.op.axes(sources, read, shapes[node.name], unifier, node.name)
+        if isinstance(getattr(node.op, "sparsity", None), ExactMask):
+            for axis in (sources[0][node.op.channel], axes[node.name][node.op.channel]):
+                unifier.fix(axis, f"{node.name} has an exact mask")
         if node.weights is not None:
             owner = graph[node.weights]
             pairs = [*zip(owner.inputs, node.inputs, strict=True), (owner.name, node.name)]

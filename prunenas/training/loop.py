@@ -31,15 +31,35 @@ _CHECK_EVERY = 50
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where a training stands.
+
+    Args:
+        epoch: The running epoch, from 1.
+        step: Finished steps since training began.
+        lr: Learning rate of the last step.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """What a method adds to training. Hooks are handed to the loop; the loop is never patched.
 
     Args:
+        before: Called once with the network, before the first epoch.
         after_backward: Called with the network when gradients are there, before the step.
+        after_step: Called with the network and the moment, after every step.
         after_epoch: Called with the network and the number of finished epochs.
     """
 
+    before: Callable[[Network], None] | None = None
     after_backward: Callable[[Network], None] | None = None
+    after_step: Callable[[Network, Moment], None] | None = None
     after_epoch: Callable[[Network, int], None] | None = None
 
 
@@ -232,6 +252,8 @@ def _fit(
     optimizer = _optimizer(network, recipe)
     scheduler = _scheduler(optimizer, recipe, len(batches))
     seen: list[Evaluation] = []
+    if hooks.before:
+        hooks.before(network)
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         loss = _epoch(network, batches, recipe, optimizer, scheduler, hooks, epoch)
@@ -276,6 +298,9 @@ def _epoch(
         if hooks.after_backward:
             hooks.after_backward(network)
         optimizer.step()
+        if hooks.after_step:
+            step = (epoch - 1) * len(batches) + len(rates)
+            hooks.after_step(network, Moment(epoch=epoch, step=step, lr=rates[-1]))
         if recipe.schedule == "one_cycle":
             scheduler.step()
         losses.append(loss.detach())

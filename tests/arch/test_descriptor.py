@@ -183,7 +183,7 @@ def test_all_violations_are_told_at_once():
                 dropped=("block.add", "padded.add", "stem"),
                 densities={
                     "stem": (0.5,) * 4,
-                    "fc": (1.0,),
+                    "fc": (1.0,) * 9,
                     "padded.conv": (0.0,) * 9,
                     "block.conv1": (2.0,) + (1.0,) * 8,
                     "gone": (1.0,),
@@ -202,11 +202,11 @@ def test_all_violations_are_told_at_once():
         "pick: a selection is ascending indices below 8, got [0, 3, 2, 5]",
         "stem: a selection is ascending indices below 8, got [0, 1, 2, 8]",
         "no removable block padded.add, stem; removable: block.add",
-        "stem: a (3, 3) kernel cannot have 4 densities",
-        "fc: densities belong to a dense or grouped convolution",
+        "stem: its kernel has 9 position(s), got 4 densities",
+        "fc: its kernel has 1 position(s), got 9 densities",
         f"padded.conv: densities lie in [0, 1] and one is not 0, got {(0.0,) * 9}",
         f"block.conv1: densities lie in [0, 1] and one is not 0, got {(2.0,) + (1.0,) * 8}",
-        "gone: densities belong to a dense or grouped convolution",
+        "gone: sparsity belongs to a convolution or a linear layer",
     ]
     assert sorted(line.strip() for line in lines) == sorted(expected)
 

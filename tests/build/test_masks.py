@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunenas.build.initialise import build
-from prunenas.build.masks import draw_mask
+from prunenas.build.masks import mask_tensor
 from prunenas.ir.ops import Conv2d, KernelSparsity
 from prunenas.ir.writer import GraphWriter
 
@@ -14,7 +14,7 @@ DENSITY = (1.0, 0.5, 0.0, 0.25, 0.75, 0.1, 0.9, 0.5, 0.3)
 
 
 def test_each_position_is_kept_with_its_own_probability():
-    mask = draw_mask(KernelSparsity(density=DENSITY, seed=1), (128, 64, 3, 3), "conv")
+    mask = mask_tensor(KernelSparsity(density=DENSITY, seed=1), (128, 64, 3, 3), "conv")
     assert mask.unique().tolist() == [0.0, 1.0]
     found = mask.mean(dim=(0, 1)).flatten().tolist()
     assert found == pytest.approx(DENSITY, abs=0.03)
@@ -23,14 +23,14 @@ def test_each_position_is_kept_with_its_own_probability():
 
 
 def test_positions_are_drawn_independently():
-    mask = draw_mask(KernelSparsity(density=(0.5,) * 9), (200, 50, 3, 3), "conv").view(-1, 9)
+    mask = mask_tensor(KernelSparsity(density=(0.5,) * 9), (200, 50, 3, 3), "conv").view(-1, 9)
     correlation = torch.corrcoef(mask.T) - torch.eye(9)
     assert correlation.abs().max() < 0.05
 
 
 def test_masks_differ_by_seed_and_by_name_and_not_otherwise():
     def drawn(seed, name):
-        return draw_mask(KernelSparsity(density=(0.5,) * 9, seed=seed), (8, 8, 3, 3), name)
+        return mask_tensor(KernelSparsity(density=(0.5,) * 9, seed=seed), (8, 8, 3, 3), name)
 
     assert torch.equal(drawn(0, "a"), drawn(0, "a"))
     assert not torch.equal(drawn(0, "a"), drawn(1, "a"))
@@ -38,7 +38,7 @@ def test_masks_differ_by_seed_and_by_name_and_not_otherwise():
 
 
 def test_the_draw_is_the_same_for_ever():
-    mask = draw_mask(KernelSparsity(density=(0.5,) * 4, seed=7), (2, 2, 2, 2), "conv")
+    mask = mask_tensor(KernelSparsity(density=(0.5,) * 4, seed=7), (2, 2, 2, 2), "conv")
     golden = [0, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
     assert mask.flatten().int().tolist() == golden
 
@@ -50,7 +50,7 @@ def test_the_draw_is_the_same_for_ever():
     st.integers(0, 99),
 )
 def test_no_filter_is_dead_and_no_forbidden_position_lives(out, into, density, seed):
-    mask = draw_mask(KernelSparsity(density=tuple(density), seed=seed), (out, into, 2, 2), "conv")
+    mask = mask_tensor(KernelSparsity(density=tuple(density), seed=seed), (out, into, 2, 2), "conv")
     assert mask.view(out, -1).any(dim=1).all()
     forbidden = torch.tensor(density).view(2, 2) == 0
     assert not mask[:, :, forbidden].any()

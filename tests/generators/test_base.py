@@ -55,7 +55,7 @@ def test_every_legal_graph_gets_a_legal_descriptor(method, graph, keep, seed):
     small = build(apply(graph, found)).eval()
     assert small(torch.zeros(1, *graph.input_size)).shape == (1, graph.classes)
     assert found.origin.reached == reached_keep(groups, groups.widths | dict(found.widths))
-    if GENERATORS[method].trains and not unreadable(graph, groups, found):
+    if GENERATORS[method].looks_at == "trained" and not unreadable(graph, groups, found):
         assert {*found.selections} == {*found.widths}
 
 
@@ -282,7 +282,7 @@ def test_a_selection_joined_with_a_convolution_is_given_by_its_width():
 class Blunt(Generator):
     """Half of everything, by width or by channel, with or without scores."""
 
-    trains: ClassVar[bool] = False
+    looks_at: ClassVar[str] = "graph"
     dropped: tuple[str, ...] = ()
 
     def propose(self, subject: Subject) -> Proposal:
@@ -305,6 +305,6 @@ def test_a_new_method_is_one_registration(monkeypatch):
 
 def test_a_method_that_looks_without_a_network_is_told_so():
     graph = GRAPHS["vgg11"]()
-    subject = Subject(graph=graph, groups=couple(graph), keep=0.5, seed=0)
+    subject = Subject(graph=graph, groups=couple(graph), asked=0.5, seed=0)
     with pytest.raises(MethodError, match="looks at a trained network"):
         _ = subject.trained

@@ -17,7 +17,7 @@ from prunenas.ir.canonical import encode
 from prunenas.training.loop import train
 from prunenas.training.recipe import named_recipe
 
-TRAINING = [name for name in GENERATORS.names() if GENERATORS[name].trains]
+TRAINING = [name for name in GENERATORS.names() if GENERATORS[name].looks_at == "trained"]
 RECIPE = named_recipe("fast", epochs=2, batch=27, lr=0.05, precision="fp32")
 
 

@@ -43,6 +43,8 @@ def test_the_cost_of_each_node_is_the_arithmetic() -> None:
             name=n.name,
             params=expected.get(n.name, (0, 0))[0],
             macs=expected.get(n.name, (0, 0))[1],
+            nonzero_params=expected.get(n.name, (0, 0))[0],
+            effective_macs=expected.get(n.name, (0, 0))[1],
         )
         for n in graph.nodes
     )

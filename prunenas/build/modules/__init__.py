@@ -14,13 +14,13 @@ from prunenas.build.modules.channels import (
     ChannelShuffle,
     Concatenation,
     DropBranch,
-    MaskedConv2d,
     PadShortcut,
     Part,
     Product,
     Sum,
 )
 from prunenas.build.modules.layout import Slicing, Spreading, Taking, Tiling
+from prunenas.build.modules.masked import Masked, MaskedConv1d, MaskedConv2d, MaskedLinear
 from prunenas.build.modules.opaque import AtenCall
 from prunenas.build.modules.stored import ConstantTensor, TrainableTensor
 from prunenas.ir import ops
@@ -31,7 +31,7 @@ __all__ = [
     "MODULES",
     "ChannelSelection",
     "ConstantTensor",
-    "MaskedConv2d",
+    "Masked",
     "TrainableTensor",
     "make_module",
 ]
@@ -95,28 +95,37 @@ def _conv(op: ops.Conv2d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
 
 
 def _conv1d(op: ops.Conv1d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    return nn.Conv1d(
-        inputs[0].channels,
-        op.width,
-        op.kernel,
-        stride=op.stride,
-        padding=op.padding,
-        groups=op.groups,
-        bias=op.bias,
-    )
+    kwargs: dict[str, Any] = {
+        "in_channels": inputs[0].channels,
+        "out_channels": op.width,
+        "kernel_size": op.kernel,
+        "stride": op.stride,
+        "padding": op.padding,
+        "groups": op.groups,
+        "bias": op.bias,
+    }
+    return MaskedConv1d(op.sparsity, **kwargs) if op.sparsity else nn.Conv1d(**kwargs)
 
 
 def _depthwise(op: ops.Depthwise2d, inputs: Sequence[Shape], out: Shape) -> nn.Module:
-    return nn.Conv2d(
-        inputs[0].channels,
-        out.channels,
-        op.kernel,
-        stride=op.stride,
-        padding=op.padding,
-        dilation=op.dilation,
-        groups=inputs[0].channels,
-        bias=op.bias,
-    )
+    kwargs: dict[str, Any] = {
+        "in_channels": inputs[0].channels,
+        "out_channels": out.channels,
+        "kernel_size": op.kernel,
+        "stride": op.stride,
+        "padding": op.padding,
+        "dilation": op.dilation,
+        "groups": inputs[0].channels,
+        "bias": op.bias,
+    }
+    return MaskedConv2d(op.sparsity, **kwargs) if op.sparsity else nn.Conv2d(**kwargs)
+
+
+def _linear(op: ops.Linear, inputs: Sequence[Shape], out: Shape) -> nn.Module:
+    into = inputs[0].dims[-1]
+    if op.sparsity:
+        return MaskedLinear(op.sparsity, into, op.width, bias=op.bias)
+    return nn.Linear(into, op.width, bias=op.bias)
 
 
 def _batch_norm(op: ops.BatchNorm, inputs: Sequence[Shape], out: Shape) -> nn.Module:
@@ -205,7 +214,7 @@ MODULES: dict[type[ops.Op], Maker] = {
     ops.Depthwise2d: _depthwise,
     ops.Conv1d: _conv1d,
     ops.Convolve: _convolve,
-    ops.Linear: lambda op, inputs, out: nn.Linear(inputs[0].dims[-1], op.width, bias=op.bias),
+    ops.Linear: _linear,
     ops.BatchNorm: _batch_norm,
     ops.GroupNorm: lambda op, inputs, out: nn.GroupNorm(op.groups, out.channels, eps=op.eps),
     ops.LayerNorm: _layer_norm,

@@ -1,7 +1,6 @@
 """Modules on the channels of images: joining, cutting, reordering, masking."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,23 +112,3 @@ class DropBranch(nn.Module):
             return x
         kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
         return x * kept.to(x.dtype) / (1 - self.p) if self.p < 1 else torch.zeros_like(x)
-
-
-class MaskedConv2d(nn.Conv2d):
-    """A convolution whose kernel is multiplied by a fixed mask.
-
-    The mask follows from the graph, so it is no part of the state dict. Weights that start at zero
-    under the mask stay exactly zero: their gradient is zero, and so is the decay of zero.
-    """
-
-    mask: Tensor
-
-    def __init__(self, sparsity: ops.KernelSparsity, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sparsity = sparsity
-        self.register_buffer("mask", torch.ones_like(self.weight), persistent=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the convolution with the masked kernel."""
-        result: Tensor = self._conv_forward(input, self.weight * self.mask, self.bias)
-        return result

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from prunenas.arch.spec import ArchSpec
-from prunenas.build.masks import draw_mask
+from prunenas.build.masks import mask_tensor
 from prunenas.build.network import Network
 from prunenas.export.base import EXPORTERS
 from prunenas.export.python_source.classes import BlockClass, Classes, block_classes
@@ -205,6 +205,6 @@ def _masks(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         if node.weights is None and isinstance(node.op, Conv2d) and node.op.sparsity:
             shape = graph.parameters()[f"{node.name}.weight"]
-            mask = draw_mask(node.op.sparsity, shape, node.name).numpy().astype(bool)
+            mask = mask_tensor(node.op.sparsity, shape, node.name).numpy().astype(bool)
             text = base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode()
             yield node.name, wrapped(text)

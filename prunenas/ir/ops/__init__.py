@@ -25,7 +25,7 @@ from prunenas.ir.ops.arithmetic import (
 from prunenas.ir.ops.attention import Attention, MatMul
 from prunenas.ir.ops.base import Op, Pointwise
 from prunenas.ir.ops.kernels import Convolve
-from prunenas.ir.ops.layers import Conv1d, Conv2d, Depthwise2d, Input, KernelSparsity, Linear
+from prunenas.ir.ops.layers import Conv1d, Conv2d, Depthwise2d, Input, Linear
 from prunenas.ir.ops.layout import (
     Index,
     Join,
@@ -41,6 +41,7 @@ from prunenas.ir.ops.layout import (
 from prunenas.ir.ops.norms import BatchNorm, GroupNorm, LayerNorm, RmsNorm
 from prunenas.ir.ops.opaque import Opaque
 from prunenas.ir.ops.plain import Activation, Dropout, DropPath, GlobalPool, Pool2d
+from prunenas.ir.ops.sparsity import ExactMask, KernelSparsity, Sparsity
 from prunenas.ir.ops.stored import Constant, Filled, Parameter
 from prunenas.ir.ops.windows import Fold, Resize, Unfold
 from prunenas.ir.ops.wiring import (
@@ -111,6 +112,17 @@ AnyOp = (
 Producer = Conv2d | Conv1d | Linear | Select
 """Ops whose width a descriptor may change."""
 
+KernelOp = Conv2d | Depthwise2d | Conv1d | Linear
+"""Ops with a kernel of their own, which may be sparse."""
+
+
+def kernel_of(op: KernelOp) -> tuple[int, ...]:
+    """Return the sizes of a kernel's window: (3, 3) of a convolution, () of a linear layer."""
+    if isinstance(op, Linear):
+        return ()
+    return op.kernel if isinstance(op.kernel, tuple) else (op.kernel,)
+
+
 __all__ = [
     "Activation",
     "Add",
@@ -128,6 +140,7 @@ __all__ = [
     "Depthwise2d",
     "DropPath",
     "Dropout",
+    "ExactMask",
     "Filled",
     "Flatten",
     "Fold",
@@ -137,6 +150,7 @@ __all__ = [
     "Index",
     "Input",
     "Join",
+    "KernelOp",
     "KernelSparsity",
     "LayerNorm",
     "LeakyRelu",
@@ -162,9 +176,11 @@ __all__ = [
     "Shuffle",
     "Slice",
     "Softmax",
+    "Sparsity",
     "Split",
     "Spread",
     "Take",
     "Tile",
     "Unfold",
+    "kernel_of",
 ]

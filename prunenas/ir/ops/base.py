@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from prunenas.errors import ShapeError
 from prunenas.ir.axis import Axes, Axis, constant
+from prunenas.ir.ops.sparsity import ExactMask
 from prunenas.ir.shape import Shape
 from prunenas.ir.unifier import Unifier
 
@@ -38,7 +39,16 @@ class Op(ABC):
             raise ShapeError(
                 f"{self.kind} needs images or vectors, got {', '.join(map(str, inputs))}"
             )
-        return self.shape(inputs)
+        out = self.shape(inputs)
+        mask = getattr(self, "sparsity", None)
+        if isinstance(mask, ExactMask):
+            kernel = self.parameters(inputs, out)["weight"]
+            if kernel != mask.shape:
+                raise ShapeError(
+                    f"{self.kind} has a kernel {list(kernel)}, its exact mask is of "
+                    f"{list(mask.shape)}"
+                )
+        return out
 
     @abstractmethod
     def shape(self, inputs: Sequence[Shape]) -> Shape:

@@ -2,37 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
 from prunenas.errors import ShapeError
 from prunenas.ir.axis import Axes, Axis, constant, times
 from prunenas.ir.ops.base import ChannelOp, Op
+from prunenas.ir.ops.sparsity import Sparsity, check_sparsity
 from prunenas.ir.shape import Pair, Shape, need_padding, need_positive, window
 from prunenas.ir.unifier import Unifier
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelSparsity:
-    """A fixed random mask, drawn from a keep probability for each kernel position.
-
-    Args:
-        density: Keep probability of each position, row by row, ``[kh * kw]``.
-        seed: Seed of the draw.
-
-    Source: Liu et al. 2019, arXiv:1810.05270, guided sparsification (an independent draw for each
-        position is our reading of it).
-    """
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
-
-    density: tuple[float, ...]
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.density or not all(0 <= p <= 1 for p in self.density) or not any(self.density):
-            raise ShapeError(f"densities lie in [0, 1] and one is not 0, got {self.density}")
 
 
 @final
@@ -81,7 +59,7 @@ class Conv2d(ChannelOp):
     dilation: Pair = (1, 1)
     groups: int = 1
     bias: bool = False
-    sparsity: KernelSparsity | None = None
+    sparsity: Sparsity | None = None
 
     def __post_init__(self) -> None:
         need_positive(
@@ -95,11 +73,7 @@ class Conv2d(ChannelOp):
         need_padding(self.kind, self.padding)
         if self.width % self.groups:
             raise ShapeError(f"Conv2d of {self.groups} groups cannot have width {self.width}")
-        if self.sparsity and len(self.sparsity.density) != math.prod(self.kernel):
-            raise ShapeError(
-                f"a {self.kernel} kernel needs {math.prod(self.kernel)} densities, "
-                f"got {len(self.sparsity.density)}"
-            )
+        check_sparsity(self.sparsity, self.kernel)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window; the source must divide into the groups."""
@@ -145,6 +119,7 @@ class Depthwise2d(ChannelOp):
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     bias: bool = False
+    sparsity: Sparsity | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         need_positive(
@@ -155,6 +130,7 @@ class Depthwise2d(ChannelOp):
             dilation=self.dilation,
         )
         need_padding(self.kind, self.padding)
+        check_sparsity(self.sparsity, self.kernel)
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window; each channel occurs ``multiplier`` times."""
@@ -192,9 +168,11 @@ class Linear(Op):
     kind: Literal["Linear"] = "Linear"
     width: int
     bias: bool = True
+    sparsity: Sparsity | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         need_positive(self.kind, width=self.width)
+        check_sparsity(self.sparsity, ())
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return the input's shape with ``width`` as its last size."""
@@ -237,6 +215,7 @@ class Conv1d(Op):
     padding: int = 0
     groups: int = 1
     bias: bool = False
+    sparsity: Sparsity | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         need_positive(
@@ -247,6 +226,7 @@ class Conv1d(Op):
             groups=self.groups,
         )
         need_padding(self.kind, (self.padding, self.padding))
+        check_sparsity(self.sparsity, (self.kernel,))
 
     def shape(self, inputs: Sequence[Shape]) -> Shape:
         """Slide the window."""

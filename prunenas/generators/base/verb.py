@@ -1,0 +1,250 @@
+"""The verbs: a method's name and a reference in, what it found out."""
+
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+import torch
+
+from prunenas.arch.descriptor import Descriptor, Origin, check_keep, reached_keep
+from prunenas.build.inherit import inherit
+from prunenas.build.initialise import build
+from prunenas.build.network import Network
+from prunenas.data.base import ImageData
+from prunenas.errors import KeepError, MethodError
+from prunenas.generators.base.fit import fitted
+from prunenas.generators.base.method import Generator, Proposal, Subject, make_generator
+from prunenas.ir.blocks import blocks
+from prunenas.ir.canonical import digest, encode
+from prunenas.ir.coupling import ChannelGroups, couple
+from prunenas.ir.graph import Graph
+from prunenas.ir.masks import kept_weights
+from prunenas.ir.ops import ExactMask, KernelSparsity
+from prunenas.training.loop import OnEpoch, check_fit, train
+from prunenas.training.recipe import Recipe
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What a method found, and the weights that it looked at.
+
+    Args:
+        descriptor: The architecture.
+        reference: The network that was looked at, trained here or given; None where the method
+            looks at the graph alone, or only at networks of its own.
+        refit: The same with weights that the method fitted anew for what is kept; None where it
+            fits none.
+    """
+
+    descriptor: Descriptor
+    reference: Network | None
+    refit: Network | None = None
+
+    def network(self) -> Network:
+        """Return the pruned network with the weights that remain: where fine-tuning starts.
+
+        Raises:
+            MethodError: The method looked at no weights.
+            DescriptorError: The method tells widths without telling channels.
+        """
+        source = self.refit or self.reference
+        if source is None:
+            raise MethodError("the method looked at no weights, so there are none to inherit")
+        return inherit(source, self.descriptor)
+
+
+def generate(
+    method: str,
+    graph: Graph,
+    data: ImageData | None = None,
+    *,
+    keep: float | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    network: Network | None = None,
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    **options: Any,
+) -> Descriptor:
+    """Return the architecture that a pruning method finds in ``graph``.
+
+    The arguments and errors are those of ``prune``, which returns the weights too.
+    """
+    return prune(
+        method,
+        graph,
+        data,
+        keep=keep,
+        recipe=recipe,
+        seed=seed,
+        network=network,
+        device=device,
+        on_epoch=on_epoch,
+        **options,
+    ).descriptor
+
+
+def prune(
+    method: str,
+    graph: Graph,
+    data: ImageData | None = None,
+    *,
+    keep: float | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    network: Network | None = None,
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    **options: Any,
+) -> Pruned:
+    """Return the architecture that a pruning method finds in ``graph``, and the weights behind it.
+
+    Args:
+        method: Name of the method.
+        graph: The reference.
+        data: For methods that train or look at images: they see the training set less its
+            validation part, which judges. The test set stays unread.
+        keep: Fraction to keep, in (0, 1], of what the method counts: channels, weights or blocks.
+            1 is the identity and trains nothing. None where an option of the method says how much.
+        recipe: How to train the reference; the method's own by default.
+        seed: Seed of weights, training and draws.
+        network: A trained reference to look at instead of training one; it is not changed.
+        device: Where to train.
+        on_epoch: Called after every epoch.
+        options: The method's own.
+
+    Raises:
+        UnknownNameError: No such method.
+        KeepError: ``keep`` is outside (0, 1], missing, or given beside an option that says it.
+        MethodError: Unknown options, or nothing to train on, to look at or to prune.
+        BudgetError: A method that never exceeds ``keep`` cannot get down to it.
+        DataError: The data does not fit the graph.
+    """
+    generator = make_generator(method, **options)
+    _check_keep(method, generator, keep)
+    groups = couple(graph)
+    generator.check(graph)
+    recipe = recipe or generator.recipe
+    told = {name: encode(value) for name, value in _options(generator).items()} | {"seed": seed}
+    if keep == 1:
+        origin = Origin(method=method, keep=keep, reached=1.0, options=told)
+        return Pruned(descriptor=Descriptor(reference=digest(graph), origin=origin), reference=None)
+    if not groups.free and generator.counts == "channels":
+        fixed = "; ".join(f"{group.name}: {group.fixed}" for group in groups)
+        raise MethodError(f"{method} has nothing to prune, every group is fixed: {fixed}")
+    if network is not None and digest(network.graph) != digest(graph):
+        raise MethodError(
+            f"the network is of the graph {digest(network.graph)}, the reference is {digest(graph)}"
+        )
+    _check_data(method, generator, graph, data, network)
+    if data is not None and (network is None or generator.looks_at == "own"):
+        told |= {"data": data.name, "recipe": encode(recipe)}
+    if network is None and generator.looks_at != "graph":
+        network = build(graph, seed=seed, device=device)
+        if generator.looks_at == "trained":
+            assert data is not None, "checked above"
+            reached = train(
+                network,
+                data,
+                recipe,
+                seed=seed,
+                held_out=True,
+                hooks=generator.hooks(),
+                on_epoch=on_epoch,
+            )
+            told |= {"accuracy": reached.accuracy}
+    proposal = generator.propose(
+        Subject(
+            graph=graph,
+            groups=groups,
+            asked=keep,
+            seed=seed,
+            network=network,
+            data=data,
+            recipe=recipe,
+            on_epoch=on_epoch,
+        )
+    )
+    told_of = Origin(method=method, keep=keep, options=told)
+    descriptor = _descriptor(graph, groups, generator, proposal, told_of, seed)
+    return Pruned(descriptor=descriptor, reference=network, refit=proposal.refit)
+
+
+def _check_keep(method: str, generator: Generator, keep: float | None) -> None:
+    option = generator.says_how_much
+    if keep is not None:
+        check_keep(keep)
+    if keep is None and option is None:
+        raise KeepError(f"{method} needs keep, a fraction in (0, 1]")
+    if keep is not None and keep < 1 and option is not None:
+        raise KeepError(f"{method}: {option} says how much is kept, so {keep=} cannot; leave one")
+
+
+def _check_data(
+    method: str,
+    generator: Generator,
+    graph: Graph,
+    data: ImageData | None,
+    network: Network | None,
+) -> None:
+    trains = generator.looks_at == "trained" and network is None
+    if data is not None and (trains or generator.reads or generator.looks_at == "own"):
+        check_fit(graph, data)
+    elif trains:
+        raise MethodError(f"{method} trains the reference: give it data, or a trained network")
+    elif data is None and generator.looks_at == "own":
+        raise MethodError(f"{method} trains by itself: give it data")
+    elif data is None and generator.reads:
+        raise MethodError(f"{method} looks at images: give it data")
+
+
+def _options(generator: Generator) -> dict[str, Any]:
+    return {f.name: getattr(generator, f.name) for f in fields(generator)}
+
+
+def _descriptor(
+    graph: Graph,
+    groups: ChannelGroups,
+    generator: Generator,
+    proposal: Proposal,
+    told: Origin,
+    seed: int,
+) -> Descriptor:
+    widths, selections = fitted(graph, groups, proposal)
+    masks = {name: ExactMask.of(kept) for name, kept in proposal.masks.items()}
+    every = widths | {name: len(kept) for name, kept in selections.items()}
+    reached = {
+        "channels": lambda: reached_keep(groups, every),
+        "weights": lambda: _reached_weights(graph, proposal, seed),
+        "blocks": lambda: 1 - len(proposal.dropped) / len(blocks(graph)),
+    }
+    return Descriptor(
+        reference=digest(graph),
+        widths=widths,
+        selections=selections,
+        dropped=proposal.dropped,
+        densities=proposal.densities,
+        masks=masks,
+        seed=seed,
+        origin=Origin(
+            method=told.method,
+            keep=told.keep,
+            reached=reached[generator.counts](),
+            kept_best=proposal.kept_best,
+            options=told.options,
+            nominal=proposal.nominal,
+            found=proposal.found,
+        ),
+    )
+
+
+def _reached_weights(graph: Graph, proposal: Proposal, seed: int) -> float:
+    """Return kept / all weights of the layers that the method masks."""
+    shapes = graph.parameters()
+    kept = sum(int(mask.sum()) for mask in proposal.masks.values())
+    full = sum(mask.size for mask in proposal.masks.values())
+    for name, density in proposal.densities.items():
+        shape = shapes[f"{name}.weight"]
+        kept += kept_weights(KernelSparsity(density=density, seed=seed), shape, name)
+        full += int(torch.Size(shape).numel())
+    return kept / full if full else 1.0
