@@ -17,6 +17,10 @@ class UnknownNameError(InputError):
     """A registry was asked for a name nobody registered; raised by ``registry``."""
 
 
+class PluginError(InputError):
+    """A plug-in of another package cannot be had; raised by ``registry``."""
+
+
 class ShapeError(InputError):
     """Shapes do not fit an op; raised by the ops' shape rules."""
 
@@ -63,6 +67,10 @@ class MethodError(InputError):
 
 class MaskError(InputError):
     """The bits of a mask are absent or another mask's; raised by ``ir.ops``."""
+
+
+class WeightsError(InputError):
+    """A file of weights is absent, damaged or another network's; raised by ``build.weights``."""
 
 
 class SpaceError(InputError):

@@ -9,11 +9,13 @@ Example:
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from prunenas.ir.coupling import ChannelGroups, axis_width, couple, resized
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import BatchNorm, Flatten, Linear, Select
+from prunenas.ir.ops import BatchNorm, ExactMask, Flatten, KernelOp, Linear, Select
 from tests.image_pieces import IMAGE_PIECES
 from tests.layout_pieces import LAYOUT_PIECES
 from tests.sketch import Draw, Sketch
@@ -112,3 +114,29 @@ def sizes_under(graph: Graph, widths: Mapping[str, int]) -> dict[str, tuple[int,
 def sizes_of(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Return the sizes of every value of ``graph``."""
     return {name: shape.sizes for name, shape in graph.shapes.items()}
+
+
+@st.composite
+def kernel_masks(draw: Draw, graph: Graph) -> dict[str, NDArray[np.bool_]]:
+    """A mask for some of the kernels of ``graph``, each keeping at least one weight."""
+    masks = {}
+    for node in graph.nodes:
+        if isinstance(node.op, KernelOp) and node.weights is None and draw(st.booleans()):
+            shape = graph.parameters()[f"{node.name}.weight"]
+            rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+            kept = rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+            kept.flat[rng.integers(kept.size)] = True
+            masks[node.name] = kept
+    return masks
+
+
+def with_exact_masks(graph: Graph, masks: Mapping[str, NDArray[np.bool_]]) -> Graph:
+    """Return ``graph`` with these masks on its kernels, also where others read their weights."""
+
+    def masked(node: Node) -> Node:
+        owner = node.weights or node.name
+        if owner not in masks:
+            return node
+        return replace(node, op=replace(node.op, sparsity=ExactMask.of(masks[owner])))
+
+    return replace(graph, nodes=tuple(masked(node) for node in graph.nodes))

@@ -4,6 +4,7 @@
 scores of channels into kept channels.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from prunenas.arch.descriptor import (
     Descriptor,
+    apply,
     check_keep,
     kept_widths,
     reached_keep,
@@ -22,7 +24,8 @@ from prunenas.arch.descriptor import (
 )
 from prunenas.arch.profile import StageProfile
 from prunenas.errors import BudgetError
-from prunenas.ir.cost import CostModel
+from prunenas.ir.canonical import digest
+from prunenas.ir.cost import CostModel, effective_macs, is_sparse, nonzero_params
 from prunenas.ir.coupling import ChannelGroup, ChannelGroups, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.stages import stages
@@ -48,14 +51,18 @@ def allocate(
     groups grow, one step at a time, the one furthest below its wished keep first, until no free
     group can grow by a step without exceeding a budget, its full width or a bound.
 
+    Masks are drawn when widths are known, so widths are chosen by expected costs. Where the masks
+    that are drawn then keep more than the budget allows, widths are chosen again for a budget that
+    is smaller by as much: the result never exceeds the budget, and is below it by the draw's noise.
+
     Args:
         graph: The graph that is to be narrowed.
         profile: How stages relate to one another.
         keep: Largest kept / full channels, each free group counted once.
-        max_macs: Largest multiply-accumulates.
-        max_params: Largest number of parameters.
+        max_macs: Largest multiply-accumulates; where kernels are under masks, effective ones.
+        max_params: Largest number of parameters; where kernels are under masks, nonzero ones.
         round_to: A step is the least common multiple of it and the group's divisor.
-        seed: Seed of the channels that selections draw.
+        seed: Seed of the channels that selections draw, and of masks.
         fill: Whether groups grow into what the common factor leaves of the budget. Without it the
             profile keeps its form more strictly, and the budget is missed by more.
 
@@ -74,6 +81,8 @@ def allocate(
         max_params=max_params,
         round_to=round_to,
         fill=fill,
+        densities=descriptor.densities,
+        seed=seed,
     )
     groups = couple(graph)
     origin = descriptor.origin
@@ -93,10 +102,12 @@ def allocate_keeps(
     max_params: float | None = None,
     round_to: int = 1,
     fill: bool = True,
+    densities: Mapping[str, tuple[float, ...]] | None = None,
+    seed: int = 0,
 ) -> dict[str, int]:
     """Return the width of every free group, with ``keeps`` by group scaled to land on a budget.
 
-    As ``allocate``, for wishes that are told group by group.
+    As ``allocate``, for wishes that are told group by group, and ``densities`` by layer.
 
     Raises:
         BudgetError: As ``allocate``.
@@ -104,12 +115,19 @@ def allocate_keeps(
     """
     for value in (*keeps.values(), *(() if keep is None else (keep,))):
         check_keep(value)
-    problem = _Problem.of(graph, keeps, round_to)
+    masked = Descriptor(reference=digest(graph), densities=densities or {}, seed=seed)
+    problem = _Problem.of(graph, masked, keeps, round_to)
     budgets = problem.budgets(keep=keep, max_macs=max_macs, max_params=max_params)
-    widths = problem.largest_scale(budgets)
-    if fill:
-        widths = problem.grow(widths, budgets)
-    return dict(zip(problem.names, (int(w) for w in widths), strict=True))
+    limits = budgets
+    for attempt in itertools.count(1):
+        widths = problem.largest_scale(limits)
+        if fill:
+            widths = problem.grow(widths, limits)
+        if problem.kept_within(widths, budgets):
+            break
+        # Ends at the smallest network, which is within the budgets.
+        limits = problem.smaller(widths, limits, budgets, attempt)
+    return problem.named(widths)
 
 
 @final
@@ -120,6 +138,13 @@ class _Budgets:
     channels: float | None
     macs: float | None
     params: float | None
+    keep: float | None = None
+
+    @property
+    def told(self) -> str:
+        """The budgets as they were asked for."""
+        named = {"keep": self.keep, "max_macs": self.macs, "max_params": self.params}
+        return ", ".join(f"{name}={v:g}" for name, v in named.items() if v is not None)
 
 
 @final
@@ -131,27 +156,31 @@ class _Problem:
     """
 
     graph: Graph
+    masked: Descriptor
     groups: ChannelGroups
     wished: NDArray[np.float64]
     full: NDArray[np.int64]
     steps: NDArray[np.int64]
 
     @staticmethod
-    def of(graph: Graph, keeps: Mapping[str, float], round_to: int) -> "_Problem":
+    def of(
+        graph: Graph, masked: Descriptor, keeps: Mapping[str, float], round_to: int
+    ) -> "_Problem":
         groups = couple(graph)
         free = groups.free
         return _Problem(
             graph=graph,
+            masked=masked,
             groups=groups,
             wished=np.array([keeps[g.name] for g in free], dtype=np.float64),
             full=np.array([g.width for g in free], dtype=np.int64),
             steps=np.array([np.lcm(g.divisor, round_to) for g in free], dtype=np.int64),
         )
 
-    @property
+    @cached_property
     def model(self) -> CostModel:
-        """The costs, which a budget of channels does not ask for."""
-        return CostModel.of(self.graph)
+        """The costs under the masks to come, which a budget of channels does not ask for."""
+        return CostModel.of(apply(self.graph, self.masked) if self.masked.densities else self.graph)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -164,20 +193,72 @@ class _Problem:
         if keep is None and max_macs is None and max_params is None:
             raise BudgetError("allocate needs keep, max_macs or max_params")
         channels = None if keep is None else keep * float(self.full.sum()) + 1e-9
-        budgets = _Budgets(channels=channels, macs=max_macs, params=max_params)
-        smallest = self.widths(1e-9)[None]
-        if not self.meets(smallest, budgets)[0]:
-            # Rounded up: what is told can be reached.
-            least = math.ceil(10_000 * float(smallest.sum() / self.full.sum())) / 10_000
-            asked = {"keep": keep, "max_macs": max_macs, "max_params": max_params}
-            raise BudgetError(
-                "no legal widths meet "
-                + ", ".join(f"{name}={v:g}" for name, v in asked.items() if v is not None)
-                + f": the smallest network keeps {least:.4f} of its "
-                f"channels and has {int(self.model.macs(smallest)[0])} macs and "
-                f"{int(self.model.params(smallest)[0])} params"
-            )
+        budgets = _Budgets(channels=channels, macs=max_macs, params=max_params, keep=keep)
+        smallest = self.widths(1e-9)
+        met = channels is None or smallest.sum() <= channels
+        if not met or not self.kept_within(smallest, budgets):
+            raise self.refusal(budgets)
         return budgets
+
+    def refusal(self, budgets: _Budgets) -> BudgetError:
+        """Return the error that tells what the smallest network has."""
+        smallest = self.widths(1e-9)
+        # Rounded up: what is told can be reached.
+        least = math.ceil(10_000 * float(smallest.sum() / self.full.sum())) / 10_000
+        macs, params = self.drawn(smallest)
+        kinds = ("effective macs", "nonzero params") if self.sparse else ("macs", "params")
+        return BudgetError(
+            f"no legal widths meet {budgets.told}: the smallest network keeps {least:.4f} of its "
+            f"channels and has {macs} {kinds[0]} and {params} {kinds[1]}"
+        )
+
+    def named(self, widths: NDArray[np.int64]) -> dict[str, int]:
+        """Return ``widths`` by the names of groups."""
+        return dict(zip(self.names, (int(w) for w in widths), strict=True))
+
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether kernels will be under masks."""
+        return bool(self.masked.densities) or is_sparse(self.graph)
+
+    def drawn(self, widths: NDArray[np.int64]) -> tuple[int, int]:
+        """Return effective macs and nonzero params with the masks that these widths draw."""
+        if not self.sparse:
+            return int(self.model.macs(widths[None])[0]), int(self.model.params(widths[None])[0])
+        narrow = apply(self.graph, replace(self.masked, widths=self.named(widths)))
+        return effective_macs(narrow), nonzero_params(narrow)
+
+    def kept_within(self, widths: NDArray[np.int64], budgets: _Budgets) -> bool:
+        """Return whether ``widths`` meet the budgets of macs and params with the masks drawn."""
+        if budgets.macs is None and budgets.params is None:
+            return True
+        macs, params = self.drawn(widths)
+        return (budgets.macs is None or macs <= budgets.macs) and (
+            budgets.params is None or params <= budgets.params
+        )
+
+    def smaller(
+        self, widths: NDArray[np.int64], limits: _Budgets, budgets: _Budgets, attempt: int
+    ) -> _Budgets:
+        """Return limits below what ``widths`` were expected to cost, which turned out too dear."""
+        macs, params = self.drawn(widths)
+        rows = widths[None]
+
+        def lowered(
+            limit: float | None, wanted: float | None, got: int, meant: int
+        ) -> float | None:
+            if limit is None or wanted is None or got <= wanted:
+                return limit
+            # The more attempts, the bolder: there are few.
+            return min(limit, meant) * (wanted / got) ** attempt
+
+        return replace(
+            limits,
+            macs=lowered(limits.macs, budgets.macs, macs, int(self.model.effective_macs(rows)[0])),
+            params=lowered(
+                limits.params, budgets.params, params, int(self.model.nonzero_params(rows)[0])
+            ),
+        )
 
     def widths(self, factor: float) -> NDArray[np.int64]:
         """Return the legal widths nearest to the wished keeps times ``factor``."""
@@ -185,19 +266,18 @@ class _Problem:
         widths = kept_widths(self.full, keeps, self.steps)
         if not self.groups.bounds:
             return widths
-        rounded = dict(zip(self.names, widths.tolist(), strict=True))
-        fitted = within_bounds(self.groups, rounded)
+        fitted = within_bounds(self.groups, self.named(widths))
         return np.array([fitted[name] for name in self.names], dtype=np.int64)
 
     def meets(self, widths: NDArray[np.int64], budgets: _Budgets) -> NDArray[np.bool_]:
-        """Return for each candidate ``[candidates g]`` whether it meets every budget."""
+        """Return for each candidate ``[candidates g]`` whether it is to meet every budget."""
         fine = np.ones(len(widths), dtype=np.bool_)
         if budgets.channels is not None:
             fine &= widths.sum(axis=1) <= budgets.channels
         if budgets.macs is not None:
-            fine &= self.model.macs(widths) <= budgets.macs
+            fine &= self.model.effective_macs(widths) <= budgets.macs
         if budgets.params is not None:
-            fine &= self.model.params(widths) <= budgets.params
+            fine &= self.model.nonzero_params(widths) <= budgets.params
         return fine
 
     def largest_scale(self, budgets: _Budgets) -> NDArray[np.int64]:
@@ -236,8 +316,7 @@ class _Problem:
     def _bounded(self, widths: NDArray[np.int64]) -> bool:
         if not self.groups.bounds:
             return True
-        named = dict(zip(self.names, (int(w) for w in widths), strict=True))
-        every = self.groups.widths | named
+        every = self.groups.widths | self.named(widths)
         return all(bound.excess(every) <= 0 for bound in self.groups.bounds)
 
 

@@ -1,7 +1,7 @@
 """Metrics: what was measured of one architecture, over seeds."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
 from prunenas.errors import InputError
@@ -12,10 +12,10 @@ PartName = Literal["validation", "test"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedResult:
-    """One training from scratch.
+    """One training.
 
     Args:
-        seed: Seed of weights, data order and augmentation.
+        seed: Seed of data order and augmentation, and of the weights where they are fresh.
         accuracy: Fraction of right answers after the last epoch.
         loss: Mean cross-entropy on the same images after the last epoch.
         epochs: Epochs trained.
@@ -45,10 +45,15 @@ class Metrics:
     Args:
         results: One a seed.
         part: The images that the accuracies speak of.
-        params: Trainable parameters.
-        macs: Multiply-accumulates for one image.
+        params: Trainable parameters, dense.
+        macs: Multiply-accumulates for one image, dense.
         device: Where it was trained, in words.
         data: Name of the data set.
+        protocol: How the training relates to the reference's, where it was told: ``scratch-e``,
+            ``scratch-b``, ``fine-tune`` or ``rewind``.
+        start: Where the weights came from, in words, likewise.
+        nonzero_params: Parameters that no mask sets to zero; None of a dense network.
+        effective_macs: Multiply-accumulates with such weights; None of a dense network.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -59,10 +64,29 @@ class Metrics:
     macs: int
     device: str
     data: str
+    protocol: str | None = field(default=None, metadata={"omit": True})
+    start: str | None = field(default=None, metadata={"omit": True})
+    nonzero_params: int | None = field(default=None, metadata={"omit": True})
+    effective_macs: int | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         if not self.results:
             raise InputError("metrics need the result of at least one seed")
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the network has kernels under masks."""
+        return self.nonzero_params is not None or self.effective_macs is not None
+
+    @property
+    def compared_params(self) -> int:
+        """What networks are compared by: nonzero parameters; of a dense network they are all."""
+        return self.params if self.nonzero_params is None else self.nonzero_params
+
+    @property
+    def compared_macs(self) -> int:
+        """What networks are compared by: effective macs; of a dense network they are all."""
+        return self.macs if self.effective_macs is None else self.effective_macs
 
     @property
     def n(self) -> int:

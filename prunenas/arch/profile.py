@@ -1,5 +1,6 @@
 """StageProfile: keep per stage, free of any reference. The only thing that travels."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunenas.arch.descriptor import (
     Descriptor,
@@ -23,7 +25,7 @@ from prunenas.ir.blocks import drop_blocks
 from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode, parse, upgrade
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Conv2d
+from prunenas.ir.ops import KernelOp, kernel_of
 from prunenas.ir.stages import HEAD, Stage, stages
 
 
@@ -35,8 +37,11 @@ class StageProfile:
     Args:
         keeps: Keep in (0, 1] by stage name: ``stage1``, ``stage2``, ..., and ``head`` where layers
             without spatial size may vary.
-        densities: Keep probability of each 3x3 kernel position by stage, ``[9]``; may be empty.
+        densities: The pattern of each stage: keep probability of each position of its 3x3 kernels,
+            ``[9]``; may be empty.
         source: Where the numbers come from, in words.
+        other_densities: Density in (0, 1] of the kernels of a stage that are not 3x3 (1x1, linear
+            layers, ...), by stage; may be empty.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -44,6 +49,7 @@ class StageProfile:
     keeps: Mapping[str, float]
     densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     source: str = ""
+    other_densities: Mapping[str, float] = field(default_factory=dict, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         wanted = [f"stage{i}" for i in range(1, len(self.keeps) + 1 - (HEAD in self.keeps))]
@@ -68,8 +74,24 @@ class StageProfile:
                 "densities are nine numbers in [0, 1], not all 0, of a stage of the profile, got "
                 + "; ".join(strange)
             )
+        strange = [
+            f"{name}: {density}"
+            for name, density in self.other_densities.items()
+            if name not in self.keeps or not 0 < density <= 1
+        ]
+        if strange:
+            raise ProfileError(
+                "the density of a stage's other kernels is a number in (0, 1], got "
+                + "; ".join(strange)
+            )
         object.__setattr__(self, "keeps", MappingProxyType({n: self.keeps[n] for n in wanted}))
         object.__setattr__(self, "densities", MappingProxyType(dict(self.densities)))
+        object.__setattr__(self, "other_densities", MappingProxyType(dict(self.other_densities)))
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether this speaks of masks."""
+        return bool(self.densities or self.other_densities)
 
     @staticmethod
     def of(graph: Graph, *descriptors: Descriptor) -> "StageProfile":
@@ -79,10 +101,17 @@ class StageProfile:
         dropped blocks are left out of the mean: a profile tells widths, not depth. A stage that
         every descriptor drops whole has keep 1.
 
+        A stage's pattern is the unweighted mean over its masked layers with 3x3 kernels: of an
+        exact mask, how often each position is kept; of densities, these. Of its other masked
+        kernels it is the mean density. Layers that are not masked do not count, and neither do
+        layers that stand in no stage: depthwise ones, and those of fixed groups, such as the
+        classifier, or all that the graph itself has under exact masks.
+
         Raises:
             DescriptorError: A descriptor is for another graph; or there is none.
+            MaskError: The bits of an exact mask are not here.
 
-        Source: Liu et al. 2019, arXiv:1810.05270, section 5 (guided pruning).
+        Source: Liu et al. 2019, arXiv:1810.05270, section 5 (guided pruning and sparsification).
         """
         if not descriptors:
             raise DescriptorError("a profile needs at least one descriptor")
@@ -102,17 +131,30 @@ class StageProfile:
             ]
             keeps[stage.name] = float(np.mean(means)) if means else 1.0
         methods = sorted({d.origin.method for d in descriptors if d.origin})
+        patterns, others = _stage_densities(graph, descriptors, left)
         return StageProfile(
             keeps={name: min(1.0, keep) for name, keep in keeps.items()},
-            densities=_stage_densities(graph, descriptors),
+            densities=patterns,
+            other_densities=others,
             source=f"{' and '.join(methods) or 'descriptors'} on {found} (n={len(descriptors)})",
         )
 
     @staticmethod
-    def uniform(graph: Graph, keep: float) -> "StageProfile":
-        """Return the profile that keeps the same of every stage of ``graph``."""
+    def uniform(graph: Graph, keep: float, *, density: float | None = None) -> "StageProfile":
+        """Return the profile that keeps the same of every stage of ``graph``.
+
+        Args:
+            graph: The graph whose stages are named.
+            keep: Keep of each stage.
+            density: Density of all kernels of all stages; None masks none.
+        """
+        names = [stage.name for stage in stages(graph)]
+        told = "" if density is None else f", density {density:g}"
         return StageProfile(
-            keeps={stage.name: keep for stage in stages(graph)}, source=f"uniform {keep:g}"
+            keeps=dict.fromkeys(names, keep),
+            densities={} if density is None else dict.fromkeys(names, (density,) * 9),
+            other_densities={} if density is None else dict.fromkeys(names, density),
+            source=f"uniform {keep:g}{told}",
         )
 
     def descriptor(self, graph: Graph, *, round_to: int = 1, seed: int = 0) -> Descriptor:
@@ -146,7 +188,7 @@ class StageProfile:
         return Descriptor(
             reference=digest(graph),
             widths=changed,
-            densities=self._densities_on(graph),
+            densities=self.densities_on(graph),
             seed=seed,
             origin=Origin(
                 method="profile",
@@ -172,7 +214,7 @@ class StageProfile:
     def resample(self, graph: Graph, *, head: float | None = None) -> "StageProfile":
         """Return this profile stretched over the stages of ``graph``, by linear interpolation.
 
-        Keeps only: the kernel patterns of stages are not carried over.
+        Keeps only: patterns and densities of stages are not carried over.
 
         Args:
             graph: The graph whose stages are wanted.
@@ -223,15 +265,24 @@ class StageProfile:
             raise SpecError(f"{path} is a spec: `prunenas profile {path}` makes a profile of it")
         return decode(_ProfileFile, value, str(path)).profile
 
-    def _densities_on(self, graph: Graph) -> dict[str, tuple[float, ...]]:
-        if not self.densities:
+    def densities_on(self, graph: Graph) -> dict[str, tuple[float, ...]]:
+        """Return the densities of each layer of ``graph`` that this profile masks.
+
+        Each stage's pattern goes to all of its 3x3 kernels, its other density to all positions of
+        its other kernels. Layers that share weights follow their owner.
+        """
+        if not self.is_sparse:
             return {}
-        return {
-            member: self.densities[stage.name]
-            for stage in stages(graph)
-            for member in stage.layers
-            if stage.name in self.densities and _is_3x3(graph, member)
-        }
+        found: dict[str, tuple[float, ...]] = {}
+        for stage in stages(graph):
+            other = self.other_densities.get(stage.name)
+            for member in _kernels(stage, graph):
+                if _is_3x3(graph, member):
+                    if stage.name in self.densities:
+                        found[member] = self.densities[stage.name]
+                elif other is not None:
+                    found[member] = (other,) * _area(graph, member)
+        return found
 
 
 def _left(graph: Graph, descriptor: Descriptor) -> Graph:
@@ -256,23 +307,57 @@ class _ProfileFile:
     profile: StageProfile
 
 
-def _is_3x3(graph: Graph, name: str) -> bool:
+def _kernels(stage: Stage, graph: Graph) -> list[str]:
+    """Return the layers of ``stage`` in ``graph`` that have a kernel of their own."""
+    return [
+        member
+        for member in stage.layers
+        if member in graph
+        and isinstance(graph[member].op, KernelOp)
+        and graph[member].weights is None
+    ]
+
+
+def _kernel(graph: Graph, name: str) -> tuple[int, ...]:
     op = graph[name].op
-    return isinstance(op, Conv2d) and op.kernel == (3, 3)
+    assert isinstance(op, KernelOp), "only layers with a kernel are asked for"
+    return kernel_of(op)
+
+
+def _is_3x3(graph: Graph, name: str) -> bool:
+    return _kernel(graph, name) == (3, 3)
+
+
+def _area(graph: Graph, name: str) -> int:
+    return math.prod(_kernel(graph, name))
 
 
 def _stage_densities(
-    graph: Graph, descriptors: Sequence[Descriptor]
-) -> dict[str, tuple[float, ...]]:
-    """Return the mean pattern of the 3x3 kernels of each stage, for stages that have one."""
-    patterns = {}
+    graph: Graph, descriptors: Sequence[Descriptor], left: Sequence[Graph]
+) -> tuple[dict[str, tuple[float, ...]], dict[str, float]]:
+    """Return the mean pattern of 3x3 kernels and the mean density of others, by stage."""
+    patterns: dict[str, tuple[float, ...]] = {}
+    others: dict[str, float] = {}
     for stage in stages(graph):
         found = [
-            descriptor.densities[member]
-            for descriptor in descriptors
-            for member in stage.layers
-            if member in descriptor.densities and _is_3x3(graph, member)
+            (_is_3x3(graph, member), density)
+            for descriptor, there in zip(descriptors, left, strict=True)
+            for member in _kernels(stage, there)
+            if (density := _density(descriptor, member)) is not None
         ]
-        if found:
-            patterns[stage.name] = tuple(float(p) for p in np.mean(found, axis=0))
-    return patterns
+        if threes := [density for is_3x3, density in found if is_3x3]:
+            patterns[stage.name] = tuple(float(p) for p in np.mean(threes, axis=0))
+        if rest := [np.mean(density) for is_3x3, density in found if not is_3x3]:
+            others[stage.name] = float(np.mean(rest))
+    return patterns, others
+
+
+def _density(descriptor: Descriptor, name: str) -> NDArray[np.float64] | None:
+    """Return the share that is kept of each kernel position, row by row; None if not masked."""
+    if name in descriptor.densities:
+        return np.asarray(descriptor.densities[name])
+    if name not in descriptor.masks:
+        return None
+    kept = descriptor.masks[name].array()
+    share: NDArray[np.float64] = kept.reshape(*kept.shape[:2], -1).mean(axis=(0, 1))
+    return share

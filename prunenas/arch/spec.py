@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from prunenas.arch.descriptor import Descriptor, apply
-from prunenas.arch.files import read_text, write_text
+from prunenas.arch.files import read_text, write_files
+from prunenas.arch.masks_file import (
+    exact_masks,
+    masks_path,
+    masks_to_bytes,
+    read_masks,
+    with_masks,
+)
 from prunenas.arch.metrics import Metrics
 from prunenas.arch.profile import StageProfile
 from prunenas.errors import SpecError
@@ -95,20 +102,38 @@ class ArchSpec:
         return replace(self, metrics=metrics)
 
     def to_json(self) -> str:
-        """Return the canonical JSON of this spec."""
+        """Return the canonical JSON of this spec, which has no bits of masks."""
         return canonical_json({"schema": SCHEMA, "digest": self.digest} | encode(self))
+
+    def masks_file(self) -> bytes | None:
+        """Return the file of the exact masks that this spec names; None where it names none.
+
+        Raises:
+            MaskError: The bits of a mask are not here.
+        """
+        masks = exact_masks(self.graph, self.reference, self.descriptor)
+        return masks_to_bytes(masks) if masks else None
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write this spec as JSON and return the path.
 
+        The bits of exact masks go into ``<stem>.masks.safetensors`` beside it.
+
         Raises:
             OutputExistsError: Another file is there.
+            MaskError: The bits of a mask are not here.
         """
-        return write_text(path, self.to_json() + "\n", overwrite=overwrite)
+        target = Path(path)
+        masks = self.masks_file()
+        # The spec comes last: one that is there has its masks.
+        contents = {} if masks is None else {masks_path(target): masks}
+        contents[target] = (self.to_json() + "\n").encode()
+        write_files(contents, overwrite=overwrite)
+        return target
 
 
 def spec_from_json(text: str | bytes, where: str = "the spec") -> ArchSpec:
-    """Return the spec that ``text`` describes.
+    """Return the spec that ``text`` describes; exact masks have no bits.
 
     Raises:
         SpecError: The text is not JSON, of a newer schema, has unknown keys or wrong types, is not
@@ -125,9 +150,22 @@ def spec_from_json(text: str | bytes, where: str = "the spec") -> ArchSpec:
 
 
 def load(path: str | os.PathLike[str]) -> ArchSpec:
-    """Return the spec in the file at ``path``.
+    """Return the spec in the file at ``path``, exact masks with the bits from the file beside it.
+
+    Where ``<stem>.masks.safetensors`` is missing, costs are known all the same; what needs the
+    bits, such as ``build``, tells which file it wanted.
 
     Raises:
         SpecError: The file is missing, or is not a spec this version reads.
+        MaskError: The file of masks is damaged, or another spec's.
     """
-    return spec_from_json(read_text(path), str(path))
+    spec = spec_from_json(read_text(path), str(path))
+    named = exact_masks(spec.graph, spec.reference, spec.descriptor)
+    if not named:
+        return spec
+    masks = read_masks(masks_path(path), named)
+    told = spec.descriptor
+    if told is not None:
+        told = replace(told, masks={n: masks[mask.digest] for n, mask in told.masks.items()})
+    before = None if spec.reference is None else with_masks(spec.reference, masks)
+    return replace(spec, graph=with_masks(spec.graph, masks), reference=before, descriptor=told)

@@ -1,7 +1,7 @@
 """Network: a graph as a torch module. Nothing is cut open; nothing is inherited."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, final
 
 from torch import Tensor, nn
@@ -54,10 +54,7 @@ class Network(nn.Module):
         Raises:
             ShapeError: The images are not of the graph's input size.
         """
-        if tuple(x.shape[1:]) != self.graph.input_size:
-            raise ShapeError(
-                f"the network takes images {list(self.graph.input_size)}, got {list(x.shape[1:])}"
-            )
+        self._check(x)
         values: list[Tensor | None] = [x]
         for module, (_, reads, done) in zip(
             self._modules_in_order[1:], self._steps[1:], strict=True
@@ -68,6 +65,37 @@ class Network(nn.Module):
         result = values[self._output]
         assert result is not None
         return result
+
+    def reads(self, x: Tensor, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
+        """Yield the nodes called ``names`` in order, each with the values that it reads.
+
+        Nothing behind the last of them is computed, and no value is kept longer than ``forward``
+        keeps it.
+
+        Raises:
+            ShapeError: The images are not of the graph's input size.
+        """
+        self._check(x)
+        left = len({*names})
+        values: list[Tensor | None] = [x]
+        for node, module, (_, reads, done) in zip(
+            self.graph.nodes[1:], self._modules_in_order[1:], self._steps[1:], strict=True
+        ):
+            read = [value for slot in reads if (value := values[slot]) is not None]
+            if node.name in names:
+                yield node.name, read
+                left -= 1
+            if not left:
+                return
+            values.append(module(*read))
+            for slot in done:
+                values[slot] = None
+
+    def _check(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.graph.input_size:
+            raise ShapeError(
+                f"the network takes images {list(self.graph.input_size)}, got {list(x.shape[1:])}"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
         """Return a network with copied tensors; the graph is a value, so both have the same."""

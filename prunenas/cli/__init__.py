@@ -11,6 +11,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line. Exits with 0 when done, 2 for bad input, 1 for a run that failed."""
     try:
+        import prunenas.cli.search_verb
         import prunenas.cli.training_verbs
         import prunenas.cli.verbs  # noqa: F401  the verbs register themselves
         from prunenas.cli.options import app

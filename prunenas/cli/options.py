@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from prunenas.training.recipe import RECIPES
+
 app = typer.Typer(
     name="prunenas",
     help="Pruning as architecture search.",
@@ -58,12 +60,32 @@ LARGEST_SEED = 2**63 - 1
 Seed = Annotated[
     int, typer.Option(help="Seed of everything that is drawn.", min=0, max=LARGEST_SEED)
 ]
-RecipeName = Annotated[str, typer.Option(help="Named recipe: paper, paper_imagenet, fast.")]
+RecipeName = Annotated[str, typer.Option(help=f"Named recipe: {', '.join(RECIPES)}.")]
+MethodRecipe = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Named recipe: {', '.join(RECIPES)}; paper where --epochs or --recipe-set is given.",
+        show_default="the method's own",
+    ),
+]
 Epochs = Annotated[
     int | None, typer.Option(help="Epochs instead of the recipe's.", show_default="the recipe's")
 ]
 Data = Annotated[
     str, typer.Option(help="Data set: a name, folder:PATH, npz:FILE or module:function.")
+]
+DataIfNeeded = Annotated[
+    str | None,
+    typer.Option(
+        help="As in train. Also tells a family's size.",
+        show_default="digits, where images are needed",
+    ),
+]
+SaveWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.safetensors", help="Also write the weights.", show_default="not written"
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

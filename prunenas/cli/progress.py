@@ -72,7 +72,7 @@ class Watch:
         if event.metrics is not None:
             metrics = event.metrics
             note = f"{event.name}: {metrics.part} {100 * metrics.accuracy:.2f} %, "
-            note += f"{metrics.macs:,} MACs"
+            note += f"{metrics.compared_macs:,} {'effective ' * metrics.is_sparse}MACs"
             if not self.console.is_terminal:
                 self.say(f"{title} {event.done}/{event.total}  {note}")
         self._bars.update(

@@ -5,21 +5,21 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from rich.console import Console
 
 from prunenas.arch.descriptor import Descriptor
+from prunenas.arch.masks_file import masks_path
 from prunenas.arch.spec import ArchSpec, load
 from prunenas.errors import InputError, MethodError, OutputExistsError
 from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.canonical import decode, digest
 from prunenas.ir.graph import Graph
-from prunenas.training.recipe import Recipe, scratch_b, scratch_e
-
-PROTOCOLS = ("scratch-e", "scratch-b")
+from prunenas.training import recipe as recipes
+from prunenas.training.recipe import Protocol, Recipe, fine_tune, known_protocol
 
 
 @final
@@ -138,16 +138,6 @@ def known_name(text: str) -> None:
         FAMILIES[text]
 
 
-def known_protocol(name: str) -> None:
-    """Refuse an unknown protocol.
-
-    Raises:
-        InputError: It is unknown.
-    """
-    if name not in PROTOCOLS:
-        raise InputError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
-
-
 def parse_size(text: str) -> tuple[int, int, int]:
     """Return ``text`` such as ``3,32,32`` as channels, height and width.
 
@@ -181,8 +171,12 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
-def recipe_of(name: str, epochs: int | None, pairs: list[str]) -> Recipe:
+def recipe_of(
+    name: str, epochs: int | None, pairs: list[str], *, fine_tuning: bool = False
+) -> Recipe:
     """Return the recipe called ``name`` with the fields of ``pairs``, and with ``epochs`` if given.
+
+    For fine-tuning, what is not given is the recipe's under ``fine_tune``.
 
     Raises:
         RecipeError: The name or a field is unknown, a value has a wrong type, or the result cannot
@@ -191,7 +185,10 @@ def recipe_of(name: str, epochs: int | None, pairs: list[str]) -> Recipe:
     from prunenas.search.space_file import changed_recipe
 
     changes = parse_options(pairs) | ({} if epochs is None else {"epochs": epochs})
-    return changed_recipe(name, changes, "--recipe-set")
+    recipe = changed_recipe(name, changes, "--recipe-set")
+    if not fine_tuning:
+        return recipe
+    return replace(fine_tune(recipe), **{field: getattr(recipe, field) for field in changes})
 
 
 def method_options(method: str, pairs: list[str]) -> dict[str, Any]:
@@ -224,20 +221,37 @@ def descriptor_of(spec: ArchSpec) -> Descriptor:
 def protocol_recipe(
     name: str, recipe: Recipe, spec: ArchSpec, cost: str, cap: float | None
 ) -> Recipe:
-    """Return the recipe under the protocol called ``name``.
+    """Return the recipe of the reference under the protocol called ``name``.
 
     Raises:
         InputError: No such protocol, or Scratch-B of a spec without reference.
     """
-    known_protocol(name)
-    if name == "scratch-e":
-        return scratch_e(recipe)
-    if spec.reference is None:
+    if name == "scratch-b" and spec.reference is None:
         raise InputError(
             f"scratch-b spends the compute of a reference, and {spec.name} has none: give a spec "
             "that generate, transfer or search wrote"
         )
-    return scratch_b(recipe, reference=spec.reference, candidate=spec.graph, cost=cost, cap=cap)
+    return recipes.protocol_recipe(
+        name, recipe, reference=reference_of(spec), candidate=spec.graph, cost=cost, cap=cap
+    )
+
+
+def check_start(protocol: str, weights: Path | None, initial_seed: int | None) -> Protocol:
+    """Return the protocol, if it has what it needs and nothing that it cannot use.
+
+    Raises:
+        InputError: No such protocol, or it lacks weights, or cannot use those that are given.
+    """
+    way = known_protocol(protocol)
+    if weights is not None and protocol not in ("fine-tune", "rewind"):
+        raise InputError(f"--weights goes with --protocol fine-tune or rewind, not {protocol}")
+    if initial_seed is not None and protocol != "rewind":
+        raise InputError(f"--initial-seed goes with --protocol rewind, not {protocol}")
+    if weights is None and protocol == "fine-tune":
+        raise InputError("fine-tune starts from the trained reference: give its --weights")
+    if weights is not None and initial_seed is not None:
+        raise InputError("the initial weights are --weights or an --initial-seed, not both")
+    return way
 
 
 def command_line() -> str:
@@ -273,15 +287,31 @@ def device_of(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_weights(path: Path | None) -> None:
+    """Refuse a file of weights that cannot be written, before any work is done for it.
+
+    Raises:
+        OutputExistsError: It exists.
+        InputError: Its name or its folder is no good.
+    """
+    if path is None:
+        return
+    if path.suffix != ".safetensors":
+        raise InputError(f"--save-weights takes a file called NAME.safetensors, got {path}")
+    refuse_existing(path, "--save-weights")
+
+
+def refuse_existing(path: Path, option: str = "--out") -> None:
     """Refuse an output that is there or cannot be written, before any work is done for it.
 
     Raises:
         OutputExistsError: It exists.
         InputError: Its folder cannot be written to.
     """
-    if path.exists():
-        raise OutputExistsError(f"{path} exists: choose another --out or remove it first")
+    # Only a spec may have masks beside it, in a file that is not to be replaced either.
+    for one in (path, *([masks_path(path)] if path.suffix == ".json" else [])):
+        if one.exists():
+            raise OutputExistsError(f"{one} exists: choose another {option} or remove it first")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(

@@ -112,4 +112,12 @@ def _metrics_facts(metrics: Metrics) -> dict[str, Any]:
         "n": metrics.n,
         "params": metrics.params,
         "macs": metrics.macs,
+        **(
+            {
+                "nonzero_params": metrics.nonzero_params,
+                "effective_macs": metrics.effective_macs,
+            }
+            if metrics.is_sparse
+            else {}
+        ),
     }

@@ -64,6 +64,14 @@ def inspect(
     depth: Depth = None,
     unknown: Unknown = None,
     time_limit: TimeLimit = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Layer by layer what is kept, and its cost.",
+            show_default="groups and stages",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show cost, groups and stages of an architecture."""
@@ -73,7 +81,7 @@ def inspect(
     if as_json:
         print_json(facts(spec))
     else:
-        print_facts(spec, plain_console())
+        print_facts(spec, plain_console(), layers=layers)
 
 
 @app.command()
@@ -101,10 +109,12 @@ def transfer(
         float | None, typer.Option(help="Scale to this overall keep.", show_default="as it is")
     ] = None,
     max_macs: Annotated[
-        float | None, typer.Option(help="Scale to this many MACs.", show_default="as it is")
+        float | None,
+        typer.Option(help="Scale to this many MACs, after masks.", show_default="as it is"),
     ] = None,
     max_params: Annotated[
-        float | None, typer.Option(help="Scale to this many parameters.", show_default="as it is")
+        float | None,
+        typer.Option(help="Scale to this many parameters, after masks.", show_default="as it is"),
     ] = None,
     round_to: Annotated[int, typer.Option(help="Widths become multiples of it.")] = 1,
     resample: Annotated[

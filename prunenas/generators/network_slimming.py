@@ -1,20 +1,29 @@
 """Network Slimming: sparsity training on batch-norm scales, one threshold over all of them."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from prunenas.arch.allocate import strict_threshold
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
-from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject
-from prunenas.ir.coupling import ChannelGroups, channel_places
-from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import BatchNorm, Select
+from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, is_amount, need
+from prunenas.generators.base.channel_costs import (
+    WEIGHTINGS,
+    Cost,
+    Weighting,
+    channel_costs,
+    mean_one,
+)
+from prunenas.generators.base.scales import left_alone, scale_places, scale_scores, scale_weights
+from prunenas.generators.base.scores import REDUCTIONS, Reduction
+from prunenas.ir.coupling import couple
+from prunenas.ir.graph import Graph
 from prunenas.training.loop import Hooks
 
 
@@ -25,66 +34,93 @@ class NetworkSlimming(Generator):
     """Push batch-norm scales to zero while training, then keep the channels with large ones.
 
     The keep holds for all scored channels together: one strict threshold, so that
-    ``int(n * (1 - keep)) + 1`` of ``n`` go where none are tied. A batch norm whose values go into a
-    channel selection scores the selection, not its source: on PreResNet and DenseNet the trunk
-    stays and the selections shrink. A coupled group's score is the mean over the batch norms on
-    it; groups without a batch norm are left alone.
+    ``int(n * (1 - keep)) + 1`` of ``n`` go where none are tied. Batch norms of images and of
+    vectors take part alike. A batch norm whose values go into a channel selection scores the
+    selection, not its source: on PreResNet and DenseNet the trunk stays and the selections shrink.
+    Groups that no batch norm decides on are left alone, and told.
 
     Args:
         strength: Weight of the L1 penalty on the scales, added to their gradient as
-            ``strength * sign(scale)``.
+            ``strength * sign(scale)``; not negative.
+        weighting: What each scale's penalty is multiplied by. ``none`` is the source: every scale
+            is pushed alike. ``macs`` and ``params``: the cost of its channel at full widths, over
+            the mean of all scored channels (MorphNet's weighting); scales that decide on no free
+            group are not pushed then.
+        reduction: How the scales of a coupled group, and the several scales that one channel has,
+            become its score: ``mean``, ``max``, ``min``, ``sum`` or ``first``. The source has one
+            scale a channel.
 
-    Source: Liu et al. 2017, arXiv:1708.06519; 1e-4 for VGG, 1e-5 for PreResNet and DenseNet.
+    Source: Liu et al. 2017, arXiv:1708.06519; 1e-4 for VGG, 1e-5 for PreResNet, DenseNet and the
+    ImageNet VGG-11. The weighting: Gordon et al. 2018, arXiv:1711.06798, section 3.
     """
 
     strength: float = 1e-4
+    weighting: Weighting = "none"
+    reduction: Reduction = "mean"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < math.inf:
-            raise MethodError(
-                f"network_slimming: strength is finite and not negative, got {self.strength}"
-            )
+        need(
+            "network_slimming",
+            strength=(self.strength, is_amount(self.strength), "is finite and not negative"),
+            weighting=(
+                self.weighting,
+                self.weighting in WEIGHTINGS,
+                f"is one of {', '.join(WEIGHTINGS)}",
+            ),
+            reduction=(
+                self.reduction,
+                self.reduction in REDUCTIONS,
+                f"is one of {', '.join(REDUCTIONS)}",
+            ),
+        )
 
-    def hooks(self) -> Hooks:
+    def hooks(self, keep: float | None) -> Hooks:
         """Return the subgradient of the penalty, after every backward pass."""
+        weights: dict[str, Tensor] = {}
 
         def penalise(network: Network) -> None:
-            for _, scale in network.scales():
-                if scale.grad is not None:
-                    scale.grad.add_(scale.detach().sign(), alpha=self.strength)
+            if self.weighting != "none" and not weights:
+                weights.update(_on(network, penalty_weights(network.graph, self.weighting)))
+            for name, scale in network.scales():
+                if scale.grad is None:
+                    continue
+                push = scale.detach().sign()
+                if weights:
+                    push.mul_(weights[name])
+                scale.grad.add_(push, alpha=self.strength)
 
         return Hooks(after_backward=penalise)
 
+    def check(self, graph: Graph) -> None:
+        """Refuse graphs without a batch norm that decides on a free group."""
+        if couple(graph).free and not scale_places(graph, couple(graph)):
+            raise MethodError("network_slimming needs batch norms on free groups; there is none")
+
     def propose(self, subject: Subject) -> Proposal:
         """Return the channels whose scale exceeds the threshold."""
-        scores = scale_scores(subject.trained, subject.groups)
+        scores = scale_scores(subject.trained, subject.groups, self.reduction)
         groups = [group for group in subject.groups.free if group.name in scores]
-        if not groups:
-            raise MethodError("network_slimming needs batch norms on free groups; there is none")
         kept, emptied = strict_threshold(scores, groups, subject.keep)
-        return Proposal(selections=kept, scores=scores, kept_best=emptied)
+        alone = left_alone(subject.groups, scores)
+        return Proposal(
+            selections=kept,
+            scores=scores,
+            kept_best=emptied,
+            found={"left_alone": alone} if alone else {},
+        )
 
 
-def scale_scores(network: Network, groups: ChannelGroups) -> dict[str, NDArray[np.float64]]:
-    """Return the absolute batch-norm scale of each channel ``[width]`` by group."""
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    for node in network.graph.nodes:
-        if isinstance(node.op, BatchNorm):
-            scale = network.weight(node.name).abs().double().cpu().numpy()
-            for name, score in _shares(network.graph, groups, node, scale):
-                found.setdefault(name, []).append(score)
-    return {name: np.mean(scores, axis=0) for name, scores in found.items()}
+def penalty_weights(graph: Graph, cost: Cost) -> dict[str, NDArray[np.float64]]:
+    """Return what the penalty on each scale ``[c]`` is multiplied by, by batch norm."""
+    groups = couple(graph)
+    scored = scale_places(graph, groups)
+    free = [group for group in groups.free if group.name in scored]
+    costs, _ = mean_one(channel_costs(graph, cost), free)
+    return scale_weights(graph, groups, costs)
 
 
-def _shares(
-    graph: Graph, groups: ChannelGroups, node: Node, scale: NDArray[np.float64]
-) -> Iterable[tuple[str, NDArray[np.float64]]]:
-    """Return which part of one batch norm's scales scores which group."""
-    readers = graph.readers[node.name]
-    selects = [(r.name, r.op) for r in readers if isinstance(r.op, Select)]
-    if selects and len(selects) == len(readers):
-        return [(groups.axes[name][0].group, scale[[*op.indices]]) for name, op in selects]
-    return [
-        (name, scale[places].mean(axis=1))
-        for name, places in channel_places(groups.axes[node.name], groups.widths)
-    ]
+def _on(network: Network, weights: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+    return {
+        name: torch.as_tensor(weights[name], dtype=scale.dtype, device=scale.device)
+        for name, scale in network.scales()
+    }

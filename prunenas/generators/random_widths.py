@@ -15,10 +15,13 @@ from prunenas.ir.draw import uniform
 class RandomWidths(Generator):
     """Draw a keep for every free group, then scale all of them to land on the overall keep.
 
-    A keep that not even one channel a group reaches is refused: there is nothing left to draw.
+    A control: what widths are worth that nothing has chosen. A keep that not even one channel a
+    group reaches is refused: there is nothing left to draw.
 
     Args:
         least: Smallest keep that is drawn, before scaling; the largest is 1.
+
+    Source: none, a control.
     """
 
     looks_at: ClassVar[LooksAt] = "graph"

@@ -13,6 +13,9 @@ from prunenas.generators.base import GENERATORS, Generator, LooksAt, Proposal, S
 class Uniform(Generator):
     """Keep the same fraction of every free group, rounded to the nearest legal width.
 
+    A control: a method that looks at weights is worth what it does better than this. Widths alone
+    are told, so that there is nothing to inherit.
+
     Source: Liu et al. 2019, arXiv:1810.05270, section 5 (uniform pruning).
     """
 

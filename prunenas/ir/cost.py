@@ -102,7 +102,7 @@ def _kept_share(graph: Graph, node: Node) -> tuple[int, int]:
     return kept_weights(sparsity, shape, owner.name), math.prod(shape)
 
 
-_SHARES = 1024
+_SHARES = 2**16
 
 
 def _expected_share(graph: Graph, node: Node) -> tuple[int, int]:
@@ -178,7 +178,7 @@ class CostModel:
         params_terms: Monomials of the parameters.
         macs_terms: Monomials of the multiply-accumulates.
         nonzero_terms: Monomials of the parameters under no mask. The share that a drawn mask keeps
-            is the expected one, rounded up to a 1024th: masks are drawn when widths are known.
+            is the expected one, rounded up to a 65536th: masks are drawn when widths are known.
         effective_terms: Monomials of the multiply-accumulates with such weights.
     """
 

@@ -16,7 +16,10 @@ _CONTROLS = ("#555555", "#b07d2b", "#3a8f5c", "#7b5aa6")
 
 
 def draw_front(front: Front, path: str | os.PathLike[str]) -> Path:
-    """Draw accuracy against macs, and keep per stage, into the PNG file at ``path``."""
+    """Draw accuracy against macs, and keep per stage, into the PNG file at ``path``.
+
+    Where a network is sparse, macs are effective ones, and the axis says so.
+    """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -47,7 +50,7 @@ def _draw_accuracies(front: Front, axes: Axes) -> None:
     seen: set[str] = set()
     for row, style in zip(front.rows, _styles(front), strict=True):
         metrics = row.confirmed
-        place = (metrics.macs / 1e6, 100 * metrics.accuracy)
+        place = (metrics.compared_macs / 1e6, 100 * metrics.accuracy)
         if metrics.n > 1:
             axes.errorbar(
                 *place, yerr=100 * metrics.std, fmt="none", ecolor=style["color"], capsize=3
@@ -56,12 +59,17 @@ def _draw_accuracies(front: Front, axes: Axes) -> None:
         axes.plot(*place, linestyle="none", **(style | shown))
         seen.add(style["label"])
     metrics = front.rows[0].confirmed
-    axes.set_xlabel("million MACs for one image")
+    axes.set_xlabel(macs_label(front))
     axes.set_ylabel(f"{metrics.part} accuracy (%), mean ± std, n={metrics.n}")
     axes.set_title(f"{metrics.data}: {front.trials} trials", parse_math=False)
     axes.grid(alpha=0.3)
     axes.margins(x=0.12, y=0.12)
     axes.legend(fontsize=8)
+
+
+def macs_label(front: Front) -> str:
+    """Return what the axis of costs counts."""
+    return f"million {'effective MACs (after masks)' if front.is_sparse else 'MACs'} for one image"
 
 
 def _draw_keeps(front: Front, axes: Axes) -> None:

@@ -8,6 +8,18 @@ from prunenas.arch.metrics import Metrics
 from prunenas.search.front import Front, FrontRow
 
 HEADER = ("architecture", "accuracy (%)", "params", "MACs", "keep per stage")
+SPARSE_HEADER = (*HEADER[:2], "nonzero params", "effective MACs", *HEADER[4:])
+
+_NUMBERS = (2, 3)
+"""Columns of numbers."""
+
+
+def front_header(front: Front) -> tuple[str, ...]:
+    """Return the titles of the columns; where a network is sparse they say how costs are counted.
+
+    All rows are counted in one way: of a dense network nonzero params are all that it has.
+    """
+    return SPARSE_HEADER if front.is_sparse else HEADER
 
 
 def accuracy_text(metrics: Metrics) -> str:
@@ -17,8 +29,14 @@ def accuracy_text(metrics: Metrics) -> str:
     return f"{100 * metrics.accuracy:.2f}{spread}{top5} (n={metrics.n})"
 
 
+def costs_text(metrics: Metrics) -> str:
+    """Return params and macs, of a sparse network those after masks."""
+    kinds = ("nonzero params", "effective MACs") if metrics.is_sparse else ("params", "MACs")
+    return f"{metrics.compared_params:,} {kinds[0]}, {metrics.compared_macs:,} {kinds[1]}"
+
+
 def front_cells(front: Front) -> list[tuple[str, ...]]:
-    """Return the cells of each row of ``front``, in the order of ``HEADER``."""
+    """Return the cells of each row of ``front``, in the order of ``front_header``."""
     return [_cells(row) for row in front.rows]
 
 
@@ -29,11 +47,12 @@ def _cells(row: FrontRow) -> tuple[str, ...]:
     profile = row.spec.profile
     keeps = "" if profile is None else " ".join(f"{keep:.2f}" for keep in profile.keeps.values())
     metrics = row.confirmed
-    return (title, accuracy_text(metrics), f"{metrics.params:,}", f"{metrics.macs:,}", keeps)
+    costs = f"{metrics.compared_params:,}", f"{metrics.compared_macs:,}"
+    return (title, accuracy_text(metrics), *costs, keeps)
 
 
 def caption(front: Front) -> str:
-    """Return what the accuracies of ``front`` are, in words."""
+    """Return what the accuracies of ``front`` are, and its costs if masks are there, in words."""
     metrics = front.rows[0].confirmed
     what = (
         "test accuracy after the last epoch, mean and sample deviation over n seeds"
@@ -41,14 +60,15 @@ def caption(front: Front) -> str:
         else "validation accuracy of one seed: nothing is confirmed"
     )
     left_out = f"; {front.left_out} Pareto points not shown" if front.left_out else ""
-    return f"{metrics.data}: {what}; {front.trials} trials{left_out}; {metrics.device}"
+    costs = "; costs count weights that no mask sets to zero" if front.is_sparse else ""
+    return f"{metrics.data}: {what}{costs}; {front.trials} trials{left_out}; {metrics.device}"
 
 
 def front_table(front: Front) -> Table:
     """Return ``front`` as a table for the terminal."""
     table = Table(caption=caption(front), title="Front and controls")
-    for title in HEADER:
-        table.add_column(title, justify="right" if title in ("params", "MACs") else "left")
+    for place, title in enumerate(front_header(front)):
+        table.add_column(title, justify="right" if place in _NUMBERS else "left")
     for row, cells in zip(front.rows, front_cells(front), strict=True):
         table.add_row(*cells, style="bold" if row.role == "best" else None)
     return table
@@ -62,4 +82,4 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def front_markdown(front: Front) -> str:
     """Return ``front`` as a Markdown table with its caption."""
-    return markdown(HEADER, front_cells(front)) + f"\n{caption(front)}\n"
+    return markdown(front_header(front), front_cells(front)) + f"\n{caption(front)}\n"

@@ -49,12 +49,17 @@ class Front:
     trials: int
     left_out: int = 0
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some row is a network under masks: all are compared by costs after masks then."""
+        return any(row.confirmed.is_sparse for row in self.rows)
+
     def best(self, by: Literal["accuracy", "macs", "params"] = "accuracy") -> ArchSpec:
         """Return the spec of one Pareto point.
 
         Args:
             by: ``accuracy`` is the search's choice, by validation accuracy; ``macs`` and
-                ``params`` the smallest on the front.
+                ``params`` the smallest on the front, of sparse networks after masks.
 
         Raises:
             InputError: ``by`` is none of these.
@@ -62,8 +67,8 @@ class Front:
         front = [row for row in self.rows if row.role != "control"]
         keys: dict[str, Callable[[FrontRow], float]] = {
             "accuracy": lambda row: -(row.role == "best"),
-            "macs": lambda row: row.validation.macs,
-            "params": lambda row: row.validation.params,
+            "macs": lambda row: row.validation.compared_macs,
+            "params": lambda row: row.validation.compared_params,
         }
         if by not in keys:
             raise InputError(f"the best by {by!r} is not known; by {', '.join(keys)}")

@@ -1,7 +1,7 @@
 """From a graph to its metrics: one stored result for each network, recipe, data and seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -52,14 +52,7 @@ class Objective:
     ) -> Metrics:
         """Return the metrics on the test set over ``seeds``, trained on all training images."""
         runs = [self._result(graph, s, held_out=False, on_epoch=on_epoch) for s in seeds]
-        return Metrics(
-            results=tuple(result for run in runs for result in run.results),
-            part="test",
-            params=runs[0].params,
-            macs=runs[0].macs,
-            device=runs[0].device,
-            data=runs[0].data,
-        )
+        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
 
     def known(self, graph: Graph, *, seed: int, held_out: bool) -> bool:
         """Return whether a result is stored."""

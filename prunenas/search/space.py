@@ -10,7 +10,7 @@ from prunenas.arch.allocate import allocate
 from prunenas.arch.profile import StageProfile
 from prunenas.errors import SpaceError
 from prunenas.ir.canonical import digest
-from prunenas.ir.cost import macs, params
+from prunenas.ir.cost import effective_macs, nonzero_params
 from prunenas.ir.graph import Graph
 
 
@@ -26,7 +26,8 @@ class SearchSpace:
         step: Sampled keeps lie on a grid of this step through the guide.
         round_to: Widths become multiples of it where the full width allows.
         max_macs: Budget of multiply-accumulates; candidates above it are scaled down to land on it.
-        max_params: Budget of parameters, likewise.
+            Of sparse networks it speaks of effective macs: the guide's masks are in all of a space.
+        max_params: Budget of parameters, likewise; of sparse networks of nonzero ones.
         transferred: A second guide, found elsewhere, that is judged beside the first.
 
     Raises:
@@ -62,13 +63,14 @@ class SearchSpace:
         object.__setattr__(self, "intervals", MappingProxyType(dict(self.intervals)))
         if self.budgeted:
             # Refuses a budget that cannot be met now, not after the first hour.
-            allocate(
-                self.target,
-                self.guide,
-                max_macs=self.max_macs,
-                max_params=self.max_params,
-                round_to=self.round_to,
-            )
+            for profile in (self.guide, *([self.transferred] if self.transferred else [])):
+                allocate(
+                    self.target,
+                    profile,
+                    max_macs=self.max_macs,
+                    max_params=self.max_params,
+                    round_to=self.round_to,
+                )
 
     @staticmethod
     def around(
@@ -125,9 +127,9 @@ class SearchSpace:
         return self.max_macs is not None or self.max_params is not None
 
     def within_budget(self, graph: Graph) -> bool:
-        """Return whether ``graph`` meets the budget."""
-        return (self.max_macs is None or macs(graph) <= self.max_macs) and (
-            self.max_params is None or params(graph) <= self.max_params
+        """Return whether ``graph`` meets the budget, after masks."""
+        return (self.max_macs is None or effective_macs(graph) <= self.max_macs) and (
+            self.max_params is None or nonzero_params(graph) <= self.max_params
         )
 
     def snapped(self, keeps: Mapping[str, float]) -> dict[str, float]:
@@ -152,7 +154,7 @@ class SearchSpace:
         largest = min(high for _, high in self.intervals.values())
         profiles = {"guided": self.guide, "uniform": StageProfile.uniform(self.target, largest)}
         # Kernel patterns are the guide's in all of the space.
-        if self.transferred is not None and self.transferred.densities == self.guide.densities:
+        if self.transferred is not None and _masks(self.transferred) == _masks(self.guide):
             profiles["transferred"] = self.transferred
         return {name: p for name, p in profiles.items() if self.contains(p.keeps)}
 
@@ -175,8 +177,16 @@ def _decimal(keep: float) -> float:
     return round(keep, 12)
 
 
+def _masks(profile: StageProfile) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    return profile.densities, profile.other_densities
+
+
 def _told(profile: StageProfile) -> dict[str, object]:
-    return {
+    told: dict[str, object] = {
         "keeps": dict(profile.keeps),
         "densities": {stage: list(pattern) for stage, pattern in profile.densities.items()},
     }
+    # Left out where there are none, so that runs from before there were any go on.
+    return told | (
+        {"other_densities": dict(profile.other_densities)} if profile.other_densities else {}
+    )

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from prunenas.arch.files import file_name, read_text, write_text
+from prunenas.arch.masks_file import masks_path
 from prunenas.arch.spec import versions
 from prunenas.data.base import ImageData
 from prunenas.errors import DivergenceError, RunError, SpaceError
@@ -63,7 +64,8 @@ def search(
         data: The data set, on the device where to train.
         recipe: Budget and schedule of every training; the paper's by default.
         strategy: Name of a strategy.
-        objectives: What the strategy improves: ``accuracy``, and perhaps ``macs``, ``params``.
+        objectives: What the strategy improves: ``accuracy``, and perhaps ``macs``, ``params``; of
+            sparse networks these are counted after masks, as everywhere in a search.
         trials: Finished trials in all; more of them continue a search.
         confirm_seeds: Trainings of each confirmed architecture; 0 leaves the test set unread.
         front_size: Most Pareto points to confirm: the best, and others spread evenly over macs.
@@ -186,8 +188,8 @@ def _confirmed(
         raise RunError("no trial succeeded: every training diverged")
     scores = {c.digest: objective.search_score(c.graph, seed=plan.seed).accuracy for c in found}
     points = pareto(found, lambda c: _losses(c, scores[c.digest], plan.objectives))
-    points.sort(key=lambda c: (c.macs, c.params))
-    best = max(points, key=lambda c: (scores[c.digest], -c.macs))
+    points.sort(key=lambda c: (c.effective_macs, c.nonzero_params))
+    best = max(points, key=lambda c: (scores[c.digest], -c.effective_macs))
     shown = _spread(points, best, plan.front_size)
     against = controls(plan.space, best)
     judged: list[Candidate] = []
@@ -219,7 +221,8 @@ def _confirmed(
 
 def _losses(found: Candidate, accuracy: float, objectives: Sequence[ObjectiveName]) -> list[float]:
     # A front needs a cost beside the accuracy, also where the search improved accuracy alone.
-    return [-accuracy, found.macs, *([found.params] if "params" in objectives else [])]
+    costs = [found.effective_macs, *([found.nonzero_params] if "params" in objectives else [])]
+    return [-accuracy, *costs]
 
 
 def _spread(points: Sequence[Candidate], best: Candidate, count: int) -> list[Candidate]:
@@ -262,6 +265,7 @@ def _write(front: Front, folder: Path) -> None:
     earlier = parse(read_text(record), str(record))["rows"] if record.exists() else []
     for row in earlier:
         (folder / row["spec"]).unlink(missing_ok=True)
+        masks_path(folder / row["spec"]).unlink(missing_ok=True)
     rows = []
     for one in front.rows:
         path = one.spec.save(folder / "specs" / f"{file_name(one.spec.name)}.json", overwrite=True)

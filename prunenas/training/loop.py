@@ -5,62 +5,31 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from prunenas.arch.metrics import Metrics, PartName, SeedResult
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
 from prunenas.data.base import ImageData
-from prunenas.errors import DataError, DivergenceError
-from prunenas.ir.cost import macs, params
+from prunenas.errors import DataError, DivergenceError, InputError
+from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
 from prunenas.training.augment import Batches
 from prunenas.training.evaluate import Evaluation, evaluate
+from prunenas.training.hooks import Hooks as Hooks
+from prunenas.training.hooks import Moment as Moment
 from prunenas.training.recipe import Recipe
+from prunenas.training.sparse_phase import SparseTraining
 
 _CHECK_EVERY = 50
 """Steps between two looks at the losses: each look waits for the device."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """Where a training stands.
-
-    Args:
-        epoch: The running epoch, from 1.
-        step: Finished steps since training began.
-        lr: Learning rate of the last step.
-    """
-
-    epoch: int
-    step: int
-    lr: float
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What a method adds to training. Hooks are handed to the loop; the loop is never patched.
-
-    Args:
-        before: Called once with the network, before the first epoch.
-        after_backward: Called with the network when gradients are there, before the step.
-        after_step: Called with the network and the moment, after every step.
-        after_epoch: Called with the network and the number of finished epochs.
-    """
-
-    before: Callable[[Network], None] | None = None
-    after_backward: Callable[[Network], None] | None = None
-    after_step: Callable[[Network, Moment], None] | None = None
-    after_epoch: Callable[[Network, int], None] | None = None
 
 
 @final
@@ -84,6 +53,9 @@ class EpochReport:
 
 
 OnEpoch = Callable[[EpochReport], None]
+
+OnTrained = Callable[[int, Network], None]
+"""Given a seed and the network that it ended with."""
 
 
 def train(
@@ -141,7 +113,16 @@ def train(
         best_accuracy=best[1].accuracy if best else None,
         best_epoch=best[0] if best else None,
     )
-    return _metrics((result,), part, network.graph, device, data)
+    return Metrics(
+        results=(result,),
+        part=part,
+        params=params(network.graph),
+        macs=macs(network.graph),
+        device=device_name(device),
+        data=data.name,
+        nonzero_params=nonzero_params(network.graph) if is_sparse(network.graph) else None,
+        effective_macs=effective_macs(network.graph) if is_sparse(network.graph) else None,
+    )
 
 
 def train_seeds(
@@ -153,6 +134,7 @@ def train_seeds(
     device: torch.device | str = "cpu",
     held_out: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_trained: OnTrained | None = None,
 ) -> Metrics:
     """Train ``graph`` from scratch once a seed, and return all results.
 
@@ -164,26 +146,47 @@ def train_seeds(
         device: Where to train.
         held_out: As in ``train``.
         on_epoch: As in ``train``.
+        on_trained: Called with each seed and its trained network.
 
     Raises:
         InputError: There is no seed.
         DataError: As in ``train``.
         DivergenceError: As in ``train``.
     """
-    runs = [
-        train(
-            build(graph, seed=seed, device=device),
-            data,
-            recipe,
-            seed=seed,
-            held_out=held_out,
-            on_epoch=on_epoch,
-        )
-        for seed in seeds
-    ]
-    results = tuple(result for run in runs for result in run.results)
-    part: PartName = "validation" if held_out else "test"
-    return _metrics(results, part, graph, torch.device(device), data)
+    return train_each(
+        lambda seed: build(graph, seed=seed, device=device),
+        data,
+        recipe,
+        seeds=seeds,
+        held_out=held_out,
+        on_epoch=on_epoch,
+        on_trained=on_trained,
+    )
+
+
+def train_each(
+    begin: Callable[[int], Network],
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    held_out: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_trained: OnTrained | None = None,
+) -> Metrics:
+    """Train once a seed the network that ``begin`` makes for it, and return all results.
+
+    The other arguments and errors are those of ``train_seeds``.
+    """
+    if not seeds:
+        raise InputError("a training needs at least one seed")
+    runs = []
+    for seed in seeds:
+        network = begin(seed)
+        runs.append(train(network, data, recipe, seed=seed, held_out=held_out, on_epoch=on_epoch))
+        if on_trained:
+            on_trained(seed, network)
+    return replace(runs[0], results=tuple(result for run in runs for result in run.results))
 
 
 def device_name(device: torch.device) -> str:
@@ -191,23 +194,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def _metrics(
-    results: tuple[SeedResult, ...],
-    part: PartName,
-    graph: Graph,
-    device: torch.device,
-    data: ImageData,
-) -> Metrics:
-    return Metrics(
-        results=results,
-        part=part,
-        params=params(graph),
-        macs=macs(graph),
-        device=device_name(device),
-        data=data.name,
-    )
 
 
 def check_fit(graph: Graph, data: ImageData) -> None:
@@ -251,12 +237,14 @@ def _fit(
         network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, recipe)
     scheduler = _scheduler(optimizer, recipe, len(batches))
+    sparse = SparseTraining(network, optimizer, recipe)
     seen: list[Evaluation] = []
     if hooks.before:
         hooks.before(network)
     for epoch in range(1, recipe.epochs + 1):
         network.train()
-        loss = _epoch(network, batches, recipe, optimizer, scheduler, hooks, epoch)
+        sparse.begin(epoch)
+        loss = _epoch(network, batches, recipe, optimizer, scheduler, hooks, sparse, epoch)
         if hooks.after_epoch:
             hooks.after_epoch(network, epoch)
         if held_out:
@@ -281,6 +269,7 @@ def _epoch(
     optimizer: SGD,
     scheduler: LRScheduler,
     hooks: Hooks,
+    sparse: SparseTraining,
     epoch: int,
 ) -> float:
     """Run one epoch and return its mean loss."""
@@ -297,10 +286,12 @@ def _epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         if hooks.after_backward:
             hooks.after_backward(network)
+        sparse.after_backward()
         optimizer.step()
+        moment = Moment(epoch=epoch, step=(epoch - 1) * len(batches) + len(rates), lr=rates[-1])
         if hooks.after_step:
-            step = (epoch - 1) * len(batches) + len(rates)
-            hooks.after_step(network, Moment(epoch=epoch, step=step, lr=rates[-1]))
+            hooks.after_step(network, moment)
+        sparse.after_step(moment)
         if recipe.schedule == "one_cycle":
             scheduler.step()
         losses.append(loss.detach())
@@ -345,12 +336,10 @@ def _optimizer(network: Network, recipe: Recipe) -> SGD:
 
 
 def _scheduler(optimizer: SGD, recipe: Recipe, steps: int) -> LRScheduler:
-    if recipe.schedule == "steps":
-        return MultiStepLR(optimizer, [*recipe.milestones], gamma=0.1)
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps
         return LambdaLR(optimizer, lambda step: _one_cycle(step / total))
-    return LambdaLR(optimizer, lambda epoch: 1.0)
+    return LambdaLR(optimizer, recipe.rate)
 
 
 def _one_cycle(done: float) -> float:

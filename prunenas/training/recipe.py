@@ -2,18 +2,57 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, final, get_args
 
 from prunenas.errors import RecipeError
-from prunenas.ir.cost import macs, repo_flops
+from prunenas.ir.cost import effective_macs, repo_flops
 from prunenas.ir.graph import Graph
 
 Schedule = Literal["steps", "one_cycle", "constant"]
 Precision = Literal["fp32", "bf16"]
 
+Protocol = Literal["scratch-e", "scratch-b", "fine-tune", "rewind"]
+"""The ways to train what was found: from fresh weights as many epochs as the reference has, or as
+much compute; from the trained reference's weights a few; from those that it began with, all."""
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
 _SCHEDULES = get_args(Schedule)
 _PRECISIONS = get_args(Precision)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsePhase:
+    """The sparse part of dense-sparse-dense training.
+
+    Before its first epoch the smallest weights of each convolution and linear layer, by absolute
+    value within the layer, are set to zero. They are held at exactly zero until its last epoch is
+    over, and trained like all others from then on.
+
+    Args:
+        keep: Fraction of each layer's weights that stay, in (0, 1].
+        start: When it begins, as a fraction of the epochs.
+        end: When the weights are let go, likewise; 1 is never.
+
+    Source: Han et al. 2017, arXiv:1607.04381, algorithm 1.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    keep: float
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 0 < self.keep <= 1:
+            faults.append(f"keep={self.keep} must be in (0, 1]")
+        if not 0 <= self.start < self.end <= 1:
+            faults.append(f"start={self.start} and end={self.end} must be 0 <= start < end <= 1")
+        if faults:
+            raise RecipeError("a sparse phase cannot be followed: " + "; ".join(faults))
 
 
 @final
@@ -29,13 +68,19 @@ class Recipe:
         nesterov: Nesterov's form of the momentum.
         weight_decay: L2 penalty.
         decay_norms: Whether batch norms and biases decay too, as in the paper's code.
-        schedule: ``steps`` divides by 10 at the milestones, ``one_cycle`` rises and falls once.
+        schedule: ``steps`` multiplies by ``decay_factor`` at the milestones, ``one_cycle`` rises
+            and falls once.
         decay_at: Milestones of ``steps`` as fractions of the epochs.
-        decay_every: Fraction of the epochs after which ``steps`` divides, again and again; instead
+        decay_every: Fraction of the epochs after which ``steps`` decays, again and again; instead
             of ``decay_at``.
         label_smoothing: Share of the target spread over all classes.
         augment: Random crops and flips, where the data set allows them.
         precision: ``bf16`` runs convolutions and products in bfloat16, channels last.
+        decay_factor: What ``steps`` multiplies the learning rate by at each milestone.
+        warmup_epochs: First epochs, at ``warmup_factor`` times the learning rate. Their number
+            does not stretch with the epochs; ``one_cycle`` has a warm-up of its own.
+        warmup_factor: Part of the learning rate in them.
+        sparse: A sparse phase, for dense-sparse-dense training.
 
     Source: Liu et al. 2019, arXiv:1810.05270, and its released code.
     """
@@ -55,6 +100,10 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: bool = True
     precision: Precision = "fp32"
+    decay_factor: float = field(default=0.1, metadata={"omit": True})
+    warmup_epochs: int = field(default=0, metadata={"omit": True})
+    warmup_factor: float = field(default=0.1, metadata={"omit": True})
+    sparse: SparsePhase | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         faults = [
@@ -86,6 +135,21 @@ class Recipe:
                     not self.nesterov or self.momentum > 0,
                     "off at momentum 0",
                 ),
+                ("decay_factor", self.decay_factor, 0 < self.decay_factor <= 1, "in (0, 1]"),
+                (
+                    "warmup_epochs",
+                    self.warmup_epochs,
+                    self.warmup_epochs == 0
+                    or (self.warmup_epochs > 0 and self.schedule != "one_cycle"),
+                    "at least 0, and 0 with one_cycle",
+                ),
+                ("warmup_factor", self.warmup_factor, 0 < self.warmup_factor <= 1, "in (0, 1]"),
+                (
+                    "sparse",
+                    self.sparse,
+                    self.sparse is None or bool(self.sparse_epochs),
+                    f"an epoch long or longer: {self.epochs} epochs are too few",
+                ),
             )
             if not fine
         ]
@@ -94,7 +158,7 @@ class Recipe:
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """Epochs, counted from 0, at which ``steps`` divides the learning rate by 10.
+        """Epochs, counted from 0, at which ``steps`` decays the learning rate.
 
         Each once, and none before the first epoch, however short the training.
         """
@@ -104,10 +168,38 @@ class Recipe:
         places = {int(self.epochs * fraction) for fraction in self.decay_at}
         return tuple(sorted(places - {0}))
 
+    @property
+    def sparse_epochs(self) -> range:
+        """Epochs, counted from 0, of the sparse phase; empty where there is none."""
+        if self.sparse is None:
+            return range(0)
+        return range(*(int(self.epochs * part) for part in (self.sparse.start, self.sparse.end)))
+
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of ``epoch``, counted from 0, as a part of ``lr``.
+
+        It holds for ``steps`` and ``constant``, which change it between epochs only.
+        """
+        decays = self.schedule == "steps"
+        passed = sum(place <= epoch for place in self.milestones) if decays else 0
+        warmth: float = self.warmup_factor if epoch < self.warmup_epochs else 1.0
+        return warmth * self.decay_factor**passed
+
 
 RECIPES: Mapping[str, Recipe] = {
     "paper": Recipe(),
     "paper_imagenet": Recipe(epochs=90, batch=256, decay_every=1 / 3),
+    "paper_sfp": Recipe(
+        epochs=200,
+        batch=128,
+        nesterov=True,
+        weight_decay=5e-4,
+        decay_at=(0.3, 0.6, 0.8),
+        decay_factor=0.2,
+        warmup_epochs=1,
+    ),
+    "paper_sss": Recipe(epochs=100, batch=128, nesterov=True, decay_every=0.3),
+    "dsd": Recipe(sparse=SparsePhase(keep=0.7, start=0.5, end=0.75)),
     "fast": Recipe(
         epochs=10,
         batch=256,
@@ -120,7 +212,12 @@ RECIPES: Mapping[str, Recipe] = {
         precision="bf16",
     ),
 }
-"""The recipes that have a name."""
+"""The recipes that have a name.
+
+``paper`` is also that of unstructured pruning and of the lottery tickets. ``dsd`` is ``paper``, in
+parts: dense, then sparse (70 % of the weights stay) at a tenth of the learning rate, then dense
+again at a hundredth of it.
+"""
 
 
 def named_recipe(name: str, **changes: Any) -> Recipe:
@@ -165,7 +262,7 @@ def scratch_b(
         reference: The large network.
         candidate: The network to be trained.
         cost: What the ratio is taken of: ``repo_flops``, the released code's counter, or
-            ``macs``.
+            ``macs``. Weights under a zero of a mask count in neither.
         cap: Largest ratio; the released code caps at 2 on ImageNet, and nowhere on CIFAR.
 
     Raises:
@@ -175,7 +272,7 @@ def scratch_b(
     """
     if cap is not None and not cap >= 1:
         raise RecipeError(f"a cap below 1 would shorten the training, got {cap=}")
-    counters = {"repo_flops": repo_flops, "macs": macs}
+    counters = {"repo_flops": repo_flops, "macs": effective_macs}
     if cost not in counters:
         raise RecipeError(f"unknown cost {cost!r}; known: {', '.join(counters)}")
     ratio = counters[cost](reference) / counters[cost](candidate)
@@ -185,6 +282,42 @@ def scratch_b(
 def fine_tune(recipe: Recipe, *, epochs: int = 40, lr: float = 0.001) -> Recipe:
     """Return the recipe of fine-tuning: few epochs at a small constant learning rate.
 
+    There is no warm-up and no sparse phase in it; the other fields are the recipe's.
+
     Source: Liu et al. 2019, arXiv:1810.05270, section 4 (40 epochs on CIFAR, 20 on ImageNet).
     """
-    return replace(recipe, epochs=epochs, lr=lr, schedule="constant")
+    return replace(recipe, epochs=epochs, lr=lr, schedule="constant", warmup_epochs=0, sparse=None)
+
+
+def protocol_recipe(
+    protocol: str,
+    recipe: Recipe,
+    *,
+    reference: Graph,
+    candidate: Graph,
+    cost: str = "repo_flops",
+    cap: float | None = None,
+) -> Recipe:
+    """Return what a protocol makes of the recipe of the reference.
+
+    Raises:
+        RecipeError: The protocol is unknown; or as in ``scratch_b``.
+    """
+    known_protocol(protocol)
+    if protocol == "fine-tune":
+        return fine_tune(recipe)
+    if protocol == "scratch-b":
+        return scratch_b(recipe, reference=reference, candidate=candidate, cost=cost, cap=cap)
+    return scratch_e(recipe)
+
+
+def known_protocol(name: str) -> Protocol:
+    """Return the protocol called ``name``.
+
+    Raises:
+        RecipeError: It is unknown.
+    """
+    for protocol in PROTOCOLS:
+        if protocol == name:
+            return protocol
+    raise RecipeError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")

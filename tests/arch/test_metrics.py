@@ -1,9 +1,12 @@
 """Metrics over seeds."""
 
+from dataclasses import replace
+
 import pytest
 
 from prunenas.arch.metrics import Metrics, SeedResult
 from prunenas.errors import InputError
+from prunenas.ir.canonical import decode, encode
 
 
 def metrics(*accuracies, top5=None):
@@ -36,3 +39,18 @@ def test_top5_is_the_mean_where_it_was_measured():
 def test_no_result_is_refused():
     with pytest.raises(InputError, match="at least one seed"):
         metrics()
+
+
+def test_networks_are_compared_by_what_masks_leave():
+    dense = metrics(0.5)
+    sparse = replace(dense, nonzero_params=3, effective_macs=4)
+    assert (dense.compared_params, dense.compared_macs, dense.is_sparse) == (10, 20, False)
+    assert (sparse.compared_params, sparse.compared_macs, sparse.is_sparse) == (3, 4, True)
+    assert (sparse.params, sparse.macs) == (10, 20)
+
+
+def test_metrics_of_a_dense_network_are_written_as_ever():
+    dense = metrics(0.5)
+    assert encode(dense).keys().isdisjoint({"nonzero_params", "effective_macs"})
+    sparse = replace(dense, nonzero_params=3, effective_macs=4)
+    assert decode(Metrics, encode(sparse), "metrics") == sparse

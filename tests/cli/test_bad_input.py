@@ -17,7 +17,7 @@ from tests.cli.conftest import SPACE
     ("line", "told"),
     [
         ("inspect resnet21", ["family 'resnet21'", "resnet20", "vgg16"]),
-        ("generate sliming", ["method 'sliming'", "known: l1_norm, network_slimming"]),
+        ("generate sliming", ["method 'sliming'", "network_slimming"]),
         ("generate uniform --data mnits", ["data set 'mnits'", "digits", "cifar10"]),
         ("train lenet5 --data mnits", ["data set 'mnits'", "digits"]),
         ("export lenet5 tensorflow", ["exporter 'tensorflow'", "json, python"]),

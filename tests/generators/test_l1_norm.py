@@ -11,7 +11,7 @@ from prunenas.build.initialise import build
 from prunenas.errors import ShapeError
 from prunenas.families.base import reference
 from prunenas.generators.base import generate
-from prunenas.generators.l1_norm import filter_l1
+from prunenas.generators.base.norms import filter_norms
 from prunenas.ir.coupling import couple
 from prunenas.ir.ops import Convolve, Parameter, Power, Slice
 from prunenas.ir.writer import GraphWriter
@@ -43,7 +43,7 @@ def line(*widths):
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (6, 1, 5, 2), (7, 9)])
 def test_a_filter_scores_the_sum_of_its_absolute_weights(shape):
     weight = np.random.default_rng(0).normal(size=shape)
-    scores = filter_l1(torch.from_numpy(weight))
+    scores = filter_norms(torch.from_numpy(weight), 1)
     assert scores.dtype == torch.float64
     expected = [sum(abs(w) for w in kernel.ravel()) for kernel in weight]
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-12)
@@ -51,7 +51,7 @@ def test_a_filter_scores_the_sum_of_its_absolute_weights(shape):
 
 def test_a_vector_is_no_filter():
     with pytest.raises(ShapeError, match="2 dimensions"):
-        filter_l1(torch.zeros(4))
+        filter_norms(torch.zeros(4), 1)
 
 
 @pytest.mark.parametrize(

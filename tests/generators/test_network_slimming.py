@@ -13,7 +13,7 @@ from prunenas.data.shapes import shapes
 from prunenas.errors import MethodError
 from prunenas.families.base import reference
 from prunenas.generators.base import generate, make_generator
-from prunenas.generators.network_slimming import scale_scores
+from prunenas.generators.base.scales import scale_scores
 from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import couple
 from prunenas.ir.ops import BatchNorm, Flatten, Select
@@ -93,6 +93,26 @@ def test_as_many_scales_are_kept_as_the_released_code_keeps(name, removed, label
     assert kept == TOTALS["kept"][label] == count - int(count * removed) - 1
 
 
+def test_the_hidden_layers_of_the_imagenet_vgg_shrink_with_their_batch_norms():
+    graph = reference("vgg11_imagenet")
+    count = channels(graph)
+    assert count == TOTALS["totals"]["vgg11_slim_imagenet"]
+    scales = shuffled(count, seed=2)
+    found = generate("network_slimming", graph, keep=0.5, network=with_scales(graph, scales))
+    widths = couple(graph).widths | dict(found.widths)
+    kept = sum(widths[scored(graph, norm)] for norm in norms(graph))
+    assert kept == TOTALS["kept"]["vgg11 imagenet 50%"] == count - count // 2 - 1
+    above = scales > np.sort(scales)[count // 2]
+    last, hidden, second = (np.flatnonzero(part) for part in np.split(above[-8704:], [512, 4608]))
+    assert found.selections["features.25"] == tuple(last)
+    assert found.selections["classifier.0"] == tuple(hidden)
+    assert found.selections["classifier.3"] == tuple(second)
+    shapes_of = apply(graph, found).parameters()
+    assert shapes_of["classifier.0.weight"] == (len(hidden), 49 * len(last))
+    assert shapes_of["classifier.3.weight"] == (len(second), len(hidden))
+    assert shapes_of["classifier.6.weight"] == (1000, len(second))
+
+
 @pytest.mark.parametrize(("name", "selections"), [("preresnet164", 55), ("densenet40", 39)])
 def test_selections_take_exactly_the_channels_above_the_threshold(name, selections):
     graph = reference(name)
@@ -134,6 +154,10 @@ def fixture_network(graph, widths, *, seed=0):
         )
         parts.append(generator.permutation(values))
     return with_scales(graph, np.concatenate(parts))
+
+
+def test_there_are_eleven_public_runs():
+    assert len(FIXTURES) == 11
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda f: f"{f['model']}-{f['percent']}")
@@ -323,7 +347,7 @@ def test_the_penalty_is_a_subgradient_and_passes_through_momentum_and_decay():
     graph = two_layers()
     network = build(graph).double()
     set_scales(network, {"bn1": [0.5, -0.25, 0.0, 1.0, -1.0, 2.0]})
-    hook = make_generator("network_slimming", strength=0.125).hooks().after_backward
+    hook = make_generator("network_slimming", strength=0.125).hooks(0.5).after_backward
     weight = network.node("bn1").weight
     velocity, expected = np.zeros(6), weight.detach().numpy().copy()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -349,7 +373,7 @@ def test_a_scale_of_zero_gets_no_push():
     set_scales(network, {"bn1": [0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30]})
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    make_generator("network_slimming", strength=0.5).hooks().after_backward(network)
+    make_generator("network_slimming", strength=0.5).hooks(0.5).after_backward(network)
     assert network.node("bn1").weight.grad.tolist() == [0, 0, 0.5, -0.5, 0.5, -0.5]
     assert network.node("bn2").weight.grad.tolist() == [0.5] * 4
     pushed = {"bn1.weight", "bn2.weight"}
@@ -363,7 +387,7 @@ def test_the_loop_pushes_before_the_step():
     graph = net.finish(net.linear("fc", net.global_pool("pool", x), 10))
     recipe = Recipe(epochs=1, batch=40, lr=0.5, schedule="constant")
     after = []
-    for hooks in (Hooks(), make_generator("network_slimming", strength=0.25).hooks()):
+    for hooks in (Hooks(), make_generator("network_slimming", strength=0.25).hooks(0.5)):
         network = build(graph)
         set_scales(network, {"bn": [1.0, -1.0, 0.0, 0.5]})
         train(network, data, recipe, hooks=hooks)

@@ -4,10 +4,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from prunenas.report.figures import draw_front
+from prunenas.report.figures import draw_front, macs_label
 from prunenas.report.run_report import write_report
 from prunenas.search.front import Front
-from tests.report.fronts import made_front, metrics, row
+from tests.report.fronts import made_front, metrics, row, sparse_front
 
 COMMAND = "prunenas search 'a space.toml' --out run"
 
@@ -24,6 +24,16 @@ def test_the_picture_shows_the_best_the_front_and_the_controls(tmp_path):
     assert matplotlib.image.imread(path).shape[0] > 400
     for rgb in ((0xC1, 0x27, 0x2D), (0x1F, 0x5F, 0xA8), (0x77, 0x77, 0x77)):
         assert colours(path, rgb) > 20
+
+
+def test_the_axis_says_which_macs_it_counts(tmp_path):
+    assert macs_label(made_front()) == "million MACs for one image"
+    assert macs_label(sparse_front()) == "million effective MACs (after masks) for one image"
+    table = (
+        write_report(sparse_front(), tmp_path / "run", command=COMMAND) / "table.md"
+    ).read_text()
+    assert "effective MACs" in table
+    assert "4,444" in table
 
 
 def test_another_front_is_another_picture(tmp_path):

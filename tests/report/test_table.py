@@ -6,13 +6,15 @@ from prunenas.report.table import (
     HEADER,
     accuracy_text,
     caption,
+    costs_text,
     front_cells,
+    front_header,
     front_markdown,
     front_table,
     markdown,
 )
 from prunenas.search.front import Front
-from tests.report.fronts import made_front, metrics, row
+from tests.report.fronts import made_front, metrics, row, sparse_front
 
 
 def test_an_accuracy_has_mean_sample_deviation_and_n():
@@ -72,3 +74,26 @@ def test_the_terminal_table_shows_every_cell_and_brackets_as_they_are():
     for line in front_cells(made_front()):
         assert all(cell in stream.getvalue() for cell in line)
     assert "x [/b] y" in stream.getvalue()
+
+
+def test_costs_of_a_front_with_a_sparse_network_are_those_after_masks_and_say_so():
+    front = sparse_front()
+    assert front_header(front)[2:4] == ("nonzero params", "effective MACs")
+    dense, sparse = front_cells(front)
+    assert dense[2:4] == ("6,789", "4,400")
+    assert sparse[2:4] == ("2,222", "4,444")
+    text = front_markdown(front)
+    assert "| nonzero params | effective MACs |" in text
+    assert "costs count weights that no mask sets to zero" in caption(front)
+    assert [column.header for column in front_table(front).columns] == [*front_header(front)]
+
+
+def test_a_dense_front_says_nothing_of_masks():
+    assert front_header(made_front()) == HEADER
+    assert "mask" not in front_markdown(made_front())
+
+
+def test_costs_say_how_they_are_counted():
+    assert costs_text(metrics(0.5)) == "6,789 params, 12,345 MACs"
+    after = metrics(0.5, nonzero_params=1_000, effective_macs=2_000)
+    assert costs_text(after) == "1,000 nonzero params, 2,000 effective MACs"

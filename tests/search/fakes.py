@@ -12,7 +12,7 @@ from prunenas.data.base import ImageData
 from prunenas.errors import DivergenceError
 from prunenas.families.base import reference
 from prunenas.ir.canonical import digest, digest_of
-from prunenas.ir.cost import macs, params
+from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
 from prunenas.search.space import SearchSpace
 from prunenas.training.loop import EpochReport
@@ -86,6 +86,8 @@ class FakeTraining:
             macs=macs(graph),
             device="formula",
             data=data.name,
+            nonzero_params=nonzero_params(graph) if is_sparse(graph) else None,
+            effective_macs=effective_macs(graph) if is_sparse(graph) else None,
         )
 
     def trainings(self, *, held_out: bool) -> list[tuple[str, int, bool]]:

@@ -1,9 +1,13 @@
 """Small networks and data for training in seconds."""
 
+import math
+
+import numpy as np
 import torch
 
 from prunenas.data.base import ImageData
 from prunenas.ir.graph import Graph
+from prunenas.ir.ops import Conv1d, Flatten, Reshape
 from prunenas.ir.writer import GraphWriter
 
 
@@ -24,6 +28,31 @@ def linear(size=(1, 4, 4), classes=4) -> Graph:
     """One linear layer: no norm forgives anything."""
     net = GraphWriter(size)
     return net.finish(net.linear("fc", net.input, classes))
+
+
+def every_kernel() -> Graph:
+    """One layer of each kind that can be masked."""
+    net = GraphWriter((2, 4, 4))
+    x = net.batch_norm("bn", net.conv("conv", net.input, 8, kernel=3))
+    x = net.depthwise("depthwise", net.activation("act", x, "tanh"), kernel=3)
+    x = net.add("line", Reshape(sizes=(8, 16)), x)
+    x = net.add("conv1d", Conv1d(width=6, kernel=3, padding=1, bias=True), x)
+    x = net.add("flatten", Flatten(), net.activation("act1d", x, "tanh"))
+    return net.finish(net.linear("fc", x, 4))
+
+
+KERNELS = ("conv", "depthwise", "conv1d", "fc")
+
+
+def half_masks(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
+    """A mask of each kernel, true for half of its weights and then some."""
+    draws = np.random.default_rng(seed)
+    masks = {}
+    for name in KERNELS:
+        shape = graph.parameters()[f"{name}.weight"]
+        masks[name] = draws.permutation(math.prod(shape)).reshape(shape) % 2 == 0
+        masks[name].reshape(len(masks[name]), -1)[:, 0] = True  # no filter is empty
+    return masks
 
 
 def noise(count, size=(1, 4, 4), seed=0):

@@ -320,6 +320,15 @@ def test_two_milestones_in_one_epoch_divide_once_and_none_before_the_first():
     assert rates(Recipe(epochs=1, batch=24, lr=0.5)) == pytest.approx([0.5])
 
 
+def test_a_warm_up_and_a_decay_factor_are_what_the_steps_use():
+    recipe = Recipe(
+        epochs=5, batch=24, lr=0.5, decay_at=(0.4, 0.8), decay_factor=0.2, warmup_epochs=1
+    )
+    assert rates(recipe) == pytest.approx([0.05, 0.5, 0.1, 0.1, 0.02])
+    constant = replace(recipe, schedule="constant", warmup_epochs=2, warmup_factor=0.5)
+    assert rates(constant) == pytest.approx([0.25, 0.25, 0.5, 0.5, 0.5])
+
+
 def test_one_cycle_rises_for_a_fifth_and_falls_to_nothing():
     recipe = Recipe(epochs=10, batch=24, lr=0.5, schedule="one_cycle")
     up = [0.5 / 25, (0.5 / 25 + 0.5) / 2]
@@ -408,6 +417,62 @@ def test_hooks_are_called_in_their_places():
     )
     # 20 images are left of 24: two batches of 8 and one of 4.
     assert calls == [*["step"] * 3, 1, "report 1", *["step"] * 3, 2, "report 2"]
+
+
+def test_all_four_hooks_come_in_their_order():
+    calls = []
+    hooks = Hooks(
+        before=lambda network: calls.append("before"),
+        after_backward=lambda network: calls.append("gradients"),
+        after_step=lambda network, moment: calls.append((moment.epoch, moment.step)),
+        after_epoch=lambda network, epoch: calls.append(f"epoch {epoch}"),
+    )
+    train(build(linear()), made(), PLAIN, hooks=hooks)
+    steps = [("gradients", (1 + step // 3, step + 1)) for step in range(6)]
+    first, second = ([call for step in part for call in step] for part in (steps[:3], steps[3:]))
+    assert calls == ["before", *first, "epoch 1", *second, "epoch 2"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(epochs=4, batch=8, lr=0.5, schedule="one_cycle"),
+        Recipe(epochs=4, batch=8, lr=0.5, warmup_epochs=1, decay_factor=0.2),
+        PLAIN,
+    ],
+    ids=lambda recipe: recipe.schedule,
+)
+def test_the_moment_tells_the_rate_that_its_step_used(recipe):
+    """Under a gradient of ones, without momentum, a step takes the rate from each weight."""
+    plain = replace(recipe, momentum=0.0, weight_decay=0.0)
+    told, before = [], []
+
+    def after_backward(network):
+        network.node("fc").weight.grad.fill_(1.0)
+        before.append(network.weight("fc")[0, 0].item())
+
+    def after_step(network, moment):
+        told.append(moment.lr)
+        taken.append(before[-1] - network.weight("fc")[0, 0].item())
+
+    taken: list[float] = []
+    hooks = Hooks(after_backward=after_backward, after_step=after_step)
+    train(build(linear()), made(), plain, hooks=hooks)
+    assert len(told) == 3 * recipe.epochs
+    assert told == pytest.approx(taken, abs=1e-6)
+
+
+def test_what_a_hook_does_after_a_step_is_what_the_next_one_sees():
+    seen = []
+
+    def clear(network, moment):
+        network.weight("fc").zero_()
+
+    def look(network):
+        seen.append(network.weight("fc").any().item())
+
+    train(build(linear()), made(), PLAIN, hooks=Hooks(after_backward=look, after_step=clear))
+    assert seen == [True] + [False] * 5
 
 
 def test_what_a_hook_does_to_gradients_is_what_the_step_uses():

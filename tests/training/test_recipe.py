@@ -1,24 +1,30 @@
 """Recipes: what is refused, where the learning rate falls, and the protocols of the paper."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prunenas.arch.descriptor import Descriptor, apply
 from prunenas.errors import RecipeError
 from prunenas.families.base import reference
-from prunenas.ir.canonical import digest
-from prunenas.ir.ops import Conv2d
+from prunenas.ir.canonical import decode, digest, encode
+from prunenas.ir.ops import Conv2d, ExactMask
 from prunenas.training.recipe import (
+    PROTOCOLS,
     RECIPES,
     Recipe,
+    SparsePhase,
     fine_tune,
     named_recipe,
+    protocol_recipe,
     scratch_b,
     scratch_e,
 )
+from tests.training.networks import KERNELS, every_kernel, linear
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "architectures.json").read_text())
 FACTS = {fact["id"]: fact for fact in GOLDEN["architectures"]}
@@ -44,6 +50,11 @@ FACTS = {fact["id"]: fact for fact in GOLDEN["architectures"]}
         ("decay_every", 1.5),
         ("schedule", "cosine"),
         ("precision", "fp16"),
+        ("decay_factor", 0.0),
+        ("decay_factor", 1.5),
+        ("warmup_epochs", -1),
+        ("warmup_factor", 0.0),
+        ("warmup_factor", 2.0),
     ],
 )
 def test_a_value_that_cannot_be_followed_is_refused(field, value):
@@ -54,6 +65,36 @@ def test_a_value_that_cannot_be_followed_is_refused(field, value):
 def test_nesterov_needs_momentum():
     with pytest.raises(RecipeError, match="nesterov"):
         Recipe(nesterov=True, momentum=0.0)
+
+
+def test_one_cycle_has_a_warm_up_of_its_own():
+    with pytest.raises(RecipeError, match=r"warmup_epochs=1 must be .* 0 with one_cycle"):
+        Recipe(schedule="one_cycle", warmup_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"keep": 0.0}, "keep=0.0"),
+        ({"keep": 1.2}, "keep=1.2"),
+        ({"start": 0.8}, "start=0.8 and end=0.75"),
+        ({"start": 0.75}, "start=0.75"),
+        ({"start": -0.1}, "start=-0.1"),
+        ({"end": 1.1}, "end=1.1"),
+    ],
+)
+def test_an_impossible_sparse_phase_is_refused(changes, told):
+    with pytest.raises(RecipeError, match=told):
+        SparsePhase(**{"keep": 0.7, "start": 0.5, "end": 0.75} | changes)
+
+
+def test_a_sparse_phase_without_an_epoch_is_refused_and_not_left_out():
+    phase = SparsePhase(keep=0.7, start=0.5, end=0.75)
+    assert [*Recipe(epochs=4, sparse=phase).sparse_epochs] == [2]
+    assert [*Recipe(epochs=160, sparse=phase).sparse_epochs] == [*range(80, 120)]
+    assert not Recipe().sparse_epochs
+    with pytest.raises(RecipeError, match="3 epochs are too few"):
+        Recipe(epochs=3, sparse=SparsePhase(keep=0.7, start=0.4, end=0.6))
 
 
 def test_all_faults_are_told_at_once():
@@ -102,6 +143,67 @@ def test_milestones_are_fractions_cut_to_whole_epochs(epochs, expected):
 def test_milestones_again_and_again(epochs, every, expected):
     """The step is cut to whole epochs, so a last decay may fall into the last epoch."""
     assert Recipe(epochs=epochs, decay_every=every).milestones == expected
+
+
+def rates(recipe):
+    return [round(recipe.lr * recipe.rate(epoch), 9) for epoch in range(recipe.epochs)]
+
+
+def test_the_papers_recipe_for_soft_filter_pruning():
+    """0.01 for an epoch, 0.1, and a fifth of it after 60, 120 and 160 of 200 (methods.md 0.1)."""
+    recipe = RECIPES["paper_sfp"]
+    assert (recipe.epochs, recipe.batch, recipe.momentum) == (200, 128, 0.9)
+    assert (recipe.nesterov, recipe.weight_decay, recipe.decay_norms) == (True, 5e-4, True)
+    assert rates(recipe) == [0.01] + [0.1] * 59 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones"),
+    [(100, (30, 60, 90)), (117, (35, 70, 105)), (145, (43, 86, 129)), (179, (53, 106, 159))],
+)
+def test_the_papers_recipe_for_sparse_structures(epochs, milestones):
+    """The last three are the README's of Scratch-B."""
+    recipe = RECIPES["paper_sss"]
+    assert (recipe.epochs, recipe.batch, recipe.nesterov) == (100, 128, True)
+    assert (recipe.lr, recipe.weight_decay) == (0.1, 1e-4)
+    assert replace(recipe, epochs=epochs).milestones == milestones
+
+
+def test_the_parts_of_dense_sparse_dense_have_rates_of_their_own():
+    recipe = RECIPES["dsd"]
+    assert recipe.sparse_epochs == range(80, 120)
+    assert rates(recipe) == [0.1] * 80 + [0.01] * 40 + [0.001] * 40
+    assert replace(recipe, sparse=None) == RECIPES["paper"]
+
+
+def test_the_warm_up_does_not_stretch():
+    assert rates(Recipe(epochs=4, warmup_epochs=2, warmup_factor=0.5)) == [0.05, 0.05, 0.01, 0.001]
+    assert rates(Recipe(epochs=3, schedule="constant", warmup_epochs=1)) == [0.01, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("name", ["paper", "paper_imagenet", "fast"])
+def test_what_joined_later_is_not_written_at_its_default(name):
+    """So the digests under which trainings are filed stay."""
+    assert [*encode(RECIPES[name])] == [
+        "epochs",
+        "batch",
+        "lr",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "decay_norms",
+        "schedule",
+        "decay_at",
+        "decay_every",
+        "label_smoothing",
+        "augment",
+        "precision",
+    ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name):
+    assert decode(Recipe, encode(RECIPES[name]), "recipe") == RECIPES[name]
 
 
 def test_a_named_recipe_with_changes():
@@ -184,6 +286,36 @@ def test_the_two_costs_differ():
     assert by == {"repo_flops": 11156, "macs": 11160}
 
 
+def masked(graph, masks):
+    exact = {name: ExactMask.of(mask) for name, mask in masks.items()}
+    return apply(graph, Descriptor(reference=digest(graph), masks=exact))
+
+
+@pytest.mark.parametrize(("cost", "epochs"), [("repo_flops", 38), ("macs", 40)])
+def test_scratch_b_counts_the_weights_that_a_mask_leaves(cost, epochs):
+    """16 x 4 weights and 4 biases: 2 * 64 + 4 = 132 against 2 * 32 + 4 = 68; or 64 against 32."""
+    large = linear()
+    half = masked(large, {"fc": np.arange(64).reshape(4, 16) % 2 == 0})
+    found = scratch_b(Recipe(epochs=20), reference=large, candidate=half, cost=cost)
+    assert found.epochs == epochs == int(20 * {"repo_flops": 132 / 68, "macs": 2}[cost])
+
+
+def test_scratch_b_counts_each_kind_of_kernel_by_its_own_weights():
+    """Macs of a 4x4 map: 16 * 8*2*9, 16 * 8*9, 16 * 6*8*3, 4 * 96; half of each is left."""
+    large = every_kernel()
+    halves = {
+        name: (np.arange(math.prod(shape)) % 2 == 0).reshape(shape)
+        for name in KERNELS
+        for shape in [large.parameters()[f"{name}.weight"]]
+    }
+    macs = 16 * 8 * 2 * 9 + 16 * 8 * 9 + 16 * 6 * 8 * 3 + 4 * 96
+    # Biases of fc, two for each element of the norm, one for each activation.
+    others = 4 + 2 * 8 * 16 + 8 * 16 + 6 * 16
+    ratio = (2 * macs + others) / (macs + others)
+    found = scratch_b(Recipe(epochs=1000), reference=large, candidate=masked(large, halves))
+    assert found.epochs == int(1000 * ratio)
+
+
 def test_the_cap_limits_the_stretch():
     large = reference("vgg16", width=0.5)
     small = reference("vgg16", width=0.125)
@@ -205,6 +337,27 @@ def test_an_impossible_stretch_is_refused():
         scratch_b(Recipe(), reference=large, candidate=small, cap=0.5)
     with pytest.raises(RecipeError, match="epochs=0"):
         scratch_b(Recipe(epochs=3), reference=small, candidate=large)
+
+
+def test_fine_tuning_has_neither_warm_up_nor_sparse_phase():
+    tuned = fine_tune(replace(RECIPES["dsd"], warmup_epochs=3))
+    assert (tuned.warmup_epochs, tuned.sparse) == (0, None)
+    assert rates(tuned) == [0.001] * 40
+
+
+def test_the_protocols_make_recipes_of_the_references():
+    large = linear()
+    half = masked(large, {"fc": np.arange(64).reshape(4, 16) % 2 == 0})
+    base = Recipe(epochs=20)
+    made = {p: protocol_recipe(p, base, reference=large, candidate=half) for p in PROTOCOLS}
+    assert made == {
+        "scratch-e": base,
+        "scratch-b": replace(base, epochs=38),
+        "fine-tune": replace(base, epochs=40, lr=0.001, schedule="constant"),
+        "rewind": base,
+    }
+    with pytest.raises(RecipeError, match="unknown protocol 'scratch'; known: scratch-e, scratch"):
+        protocol_recipe("scratch", base, reference=large, candidate=half)
 
 
 def test_fine_tuning_is_short_and_constant():

@@ -1,9 +1,9 @@
 """One plain PyTorch file that needs torch only: to read, to change, to train from scratch.
 
 The network's state-dict keys are the graph's names, so weights go back and forth. Modules nest as
-the names do (see ``structure``), and parameter-free ops are calls in the forwards. A kernel mask
-cannot be drawn again without our generator, so its bits are written into the file; so are the
-numbers of constants.
+the names do (see ``structure``), and parameter-free ops are calls in the forwards. The file stands
+alone, so the bits of kernel masks, drawn or exact, are written into it; so are the numbers of
+constants.
 """
 
 import base64
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from prunenas.arch.spec import ArchSpec
-from prunenas.build.masks import mask_tensor
 from prunenas.build.network import Network
 from prunenas.export.base import EXPORTERS
 from prunenas.export.python_source.classes import BlockClass, Classes, block_classes
@@ -27,8 +26,9 @@ from prunenas.export.python_source.structure import Scope, root
 from prunenas.export.python_source.template import TEMPLATE
 from prunenas.export.python_source.text import Expression, lines, paragraph, wrapped
 from prunenas.export.python_source.writing import declarations, statements
-from prunenas.ir.cost import macs, params
+from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
+from prunenas.ir.masks import mask_of, sparsity_of
 from prunenas.ir.ops import BatchNorm, Conv1d, Conv2d, Depthwise2d, Linear
 
 __all__ = ["SOURCES", "python_source"]
@@ -39,7 +39,9 @@ _HELPERS = (
     "ChannelSelection",
     "ConstantTensor",
     "DropPath",
+    "MaskedConv1d",
     "MaskedConv2d",
+    "MaskedLinear",
     "PadShortcut",
     "Permute",
     "ShiftNorm",
@@ -61,6 +63,7 @@ def python_source(spec: ArchSpec) -> str:
 
     Raises:
         GraphError: A node's name is one that torch keeps for itself.
+        MaskError: The bits of an exact mask are not here.
     """
     with torch.device("meta"):
         Network(spec.graph)
@@ -106,11 +109,18 @@ def _scheme(graph: Graph) -> dict[str, object]:
     rows = init.conv != "torch" and Conv1d in kinds
     convs = " | ".join(["nn.Conv1d"] * rows + ["nn.Conv2d"] * images)
     linears = init.linear != "torch" and Linear in kinds
+    masked = {type(node.op) for node in graph.nodes if sparsity_of(node.op) is not None}
+    twins = [
+        ("MaskedConv1d", rows and Conv1d in masked),
+        ("MaskedConv2d", images and not masked.isdisjoint({Conv2d, Depthwise2d})),
+    ]
     return {
         "init": init,
         "scales": scales,
         "draws_convs": convs,
         "draws_linears": linears,
+        "draws_masked_convs": " | ".join(name for name, drawn in twins if drawn),
+        "draws_masked_linears": linears and Linear in masked,
         "initialises": bool(scales or convs or linears),
     }
 
@@ -156,6 +166,7 @@ def _about(spec: ArchSpec) -> Iterator[str]:
     facts = [
         f"Parameters: {params(graph):,}",
         f"Multiply-accumulates: {macs(graph):,} for one image",
+        *_after_masks(graph),
         f"Input: {' x '.join(map(str, graph.input_size))} (channels, height, width)",
         f"Classes: {graph.classes}",
         f"Digest: {spec.digest}",
@@ -170,11 +181,24 @@ def _about(spec: ArchSpec) -> Iterator[str]:
     )
 
 
+def _after_masks(graph: Graph) -> list[str]:
+    """Return the costs of a sparse network with weights that no mask sets to zero."""
+    if not is_sparse(graph):
+        return []
+    return [
+        f"Nonzero parameters: {nonzero_params(graph):,}; masks set the others to zero",
+        f"Effective multiply-accumulates: {effective_macs(graph):,}, with such weights only",
+    ]
+
+
 def _story(spec: ArchSpec) -> Iterator[str]:
     if spec.reference is not None:
         yield (
             f"Reference: {params(spec.reference):,} parameters, {macs(spec.reference):,} "
             "multiply-accumulates"
+        )
+        yield from (
+            f"Reference, {fact[0].lower()}{fact[1:]}" for fact in _after_masks(spec.reference)
         )
     origin = spec.descriptor.origin if spec.descriptor else None
     if origin is not None:
@@ -201,10 +225,11 @@ def _scales(graph: Graph) -> Sequence[tuple[int, float]]:
 
 
 def _masks(graph: Graph) -> Iterator[tuple[str, str]]:
-    """Yield the mask of each sparse convolution as base64 of its bits."""
+    """Yield the mask of each sparse kernel as base64 of its bits."""
     for node in graph.nodes:
-        if node.weights is None and isinstance(node.op, Conv2d) and node.op.sparsity:
+        sparsity = sparsity_of(node.op)
+        if node.weights is None and sparsity is not None:
             shape = graph.parameters()[f"{node.name}.weight"]
-            mask = mask_tensor(node.op.sparsity, shape, node.name).numpy().astype(bool)
+            mask = mask_of(sparsity, shape, node.name)
             text = base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode()
             yield node.name, wrapped(text)

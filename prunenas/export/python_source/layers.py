@@ -19,19 +19,24 @@ def _kernel(op: ops.Conv2d | ops.Depthwise2d, site: Site, groups: Arg) -> tuple[
     )
 
 
-def conv2d(op: ops.Conv2d, site: Site) -> Source:
-    """Return a convolution, perhaps one under a mask."""
-    args = _kernel(op, site, Arg(keyword="groups", value=op.groups, default=1))
+def _with_kernel(kind: str, op: ops.KernelOp, site: Site, args: tuple[Arg, ...]) -> Source:
+    """Return a layer of torch's ``kind``, or its twin under a mask."""
     if op.sparsity is None:
-        return Source(layer=Layer(function="nn.Conv2d", args=args))
+        return Source(layer=Layer(function=f"nn.{kind}", args=args))
     mask = Arg(value=f'MASKS["{site.name}"]', keyword="mask")
-    return Source(layer=Layer(function="MaskedConv2d", args=(*args, mask)))
+    return Source(layer=Layer(function=f"Masked{kind}", args=(*args, mask)))
+
+
+def conv2d(op: ops.Conv2d, site: Site) -> Source:
+    """Return a convolution."""
+    groups = Arg(keyword="groups", value=op.groups, default=1)
+    return _with_kernel("Conv2d", op, site, _kernel(op, site, groups))
 
 
 def depthwise2d(op: ops.Depthwise2d, site: Site) -> Source:
     """Return a convolution in as many groups as there are channels."""
     groups = Arg(keyword="groups", value=site.inputs[0].channels, default=1, width="in")
-    return Source(layer=Layer(function="nn.Conv2d", args=_kernel(op, site, groups)))
+    return _with_kernel("Conv2d", op, site, _kernel(op, site, groups))
 
 
 def conv1d(op: ops.Conv1d, site: Site) -> Source:
@@ -47,7 +52,7 @@ def conv1d(op: ops.Conv1d, site: Site) -> Source:
         Arg(keyword="groups", value=op.groups, default=1, width="in" if depthwise else None),
         Arg(keyword="bias", value=op.bias, default=True),
     )
-    return Source(layer=Layer(function="nn.Conv1d", args=args))
+    return _with_kernel("Conv1d", op, site, args)
 
 
 def linear(op: ops.Linear, site: Site) -> Source:
@@ -57,7 +62,7 @@ def linear(op: ops.Linear, site: Site) -> Source:
         Arg(value=op.width, width="out"),
         Arg(keyword="bias", value=op.bias, default=True),
     )
-    return Source(layer=Layer(function="nn.Linear", args=args))
+    return _with_kernel("Linear", op, site, args)
 
 
 def batch_norm(op: ops.BatchNorm, site: Site) -> Source:

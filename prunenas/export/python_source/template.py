@@ -62,27 +62,44 @@ class DropPath(nn.Module):
         kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
         return x * kept.to(x.dtype) / (1 - self.p)
 {% endif %}
+{% if "MaskedConv1d" in helpers %}
+
+
+class MaskedConv1d(nn.Conv1d):
+    """A convolution along one dimension whose kernel is multiplied by a fixed mask."""
+
+    def __init__(self, *args, mask: str, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        put_under(self, mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight * self.mask, self.bias)
+{% endif %}
 {% if "MaskedConv2d" in helpers %}
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution whose kernel is multiplied by a fixed mask of zeros and ones.
-
-    The mask comes as base64 of its bits, the first one highest in its byte. It is not in the state
-    dict. Weights that start at zero under it stay exactly zero.
-    """
+    """A convolution whose kernel is multiplied by a fixed mask."""
 
     def __init__(self, *args, mask: str, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        packed = torch.tensor(list(base64.b64decode(mask)))
-        bits = packed[:, None] >> torch.arange(7, -1, -1) & 1
-        kept = bits.flatten()[: self.weight.numel()].view_as(self.weight)
-        self.register_buffer("mask", kept.to(self.weight.dtype), persistent=False)
-        with torch.no_grad():
-            self.weight.mul_(self.mask)
+        put_under(self, mask)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight * self.mask, self.bias)
+{% endif %}
+{% if "MaskedLinear" in helpers %}
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose matrix is multiplied by a fixed mask."""
+
+    def __init__(self, *args, mask: str, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        put_under(self, mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight * self.mask, self.bias)
 {% endif %}
 {% if "PadShortcut" in helpers %}
 
@@ -146,6 +163,22 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     n, c, *size = x.shape
     return x.view(n, groups, c // groups, *size).transpose(1, 2).reshape(x.shape)
 {% endif %}
+{% if masks %}
+
+
+def put_under(layer: nn.Module, mask: str) -> None:
+    """Give a layer a fixed mask of zeros and ones for its weight.
+
+    The mask comes as base64 of its bits, the first one highest in its byte. It is not in the state
+    dict. Weights that start at zero under it stay exactly zero.
+    """
+    packed = torch.tensor(list(base64.b64decode(mask)))
+    bits = packed[:, None] >> torch.arange(7, -1, -1) & 1
+    kept = bits.flatten()[: layer.weight.numel()].view_as(layer.weight)
+    layer.register_buffer("mask", kept.to(layer.weight.dtype), persistent=False)
+    with torch.no_grad():
+        layer.weight.mul_(layer.mask)
+{% endif %}
 {% if constants %}
 
 
@@ -197,15 +230,15 @@ def initialise(network: nn.Module) -> None:
 {% else %}
             fan = module.weight[0].numel()
 {% endif %}
-{% if masks %}
-            if isinstance(module, MaskedConv2d):
+{% if draws_masked_convs %}
+            if isinstance(module, {{ draws_masked_convs }}):
                 fan *= module.mask.mean().item()  # what survives under the mask
 {% endif %}
             nn.init.normal_(module.weight, std=(2 / fan) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-{% if masks %}
-            if isinstance(module, MaskedConv2d):
+{% if draws_masked_convs %}
+            if isinstance(module, {{ draws_masked_convs }}):
                 with torch.no_grad():
                     module.weight.mul_(module.mask)
 {% endif %}
@@ -219,6 +252,11 @@ def initialise(network: nn.Module) -> None:
 {% endif %}
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+{% if draws_masked_linears %}
+            if isinstance(module, MaskedLinear):
+                with torch.no_grad():
+                    module.weight.mul_(module.mask)
+{% endif %}
 {% endif %}
 {% for dimension, scale in scales %}
         if isinstance(module, nn.BatchNorm{{ dimension }}d):

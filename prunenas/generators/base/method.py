@@ -190,11 +190,16 @@ class Generator(ABC):
     looks_at: ClassVar[LooksAt] = "trained"
     """``own``: it trains through ``Subject.train``, from the given weights or fresh ones."""
 
-    reads: ClassVar[bool] = False
-    """Whether the method itself looks at images, beside those the reference is trained on."""
-
     recipe: ClassVar[Recipe] = Recipe()
     """How the reference is trained where the caller does not say."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether the method itself looks at images, beside those the reference is trained on.
+
+        A method that always does says ``reads: ClassVar[bool] = True``.
+        """
+        return False
 
     @property
     def counts(self) -> Counts:
@@ -214,8 +219,12 @@ class Generator(ABC):
         """
         return None
 
-    def hooks(self) -> Hooks:
-        """Return what the method adds to the training of the reference."""
+    def hooks(self, keep: float | None) -> Hooks:
+        """Return what the method adds to the training of the reference.
+
+        Args:
+            keep: The keep that is asked for; None where the method's options say how much.
+        """
         return Hooks()
 
     @abstractmethod

@@ -84,7 +84,7 @@ def _stored(network: Network, name: str) -> Tensor:
     with torch.no_grad():
         read = [_stored(network, source) for source in network.graph[name].inputs]
         value: Tensor = network.node(name)(*read)
-    return value
+    return value.detach()
 
 
 def best_of_each(

@@ -123,12 +123,12 @@ def prune(
     generator = make_generator(method, **options)
     _check_keep(method, generator, keep)
     groups = couple(graph)
-    generator.check(graph)
     recipe = recipe or generator.recipe
     told = {name: encode(value) for name, value in _options(generator).items()} | {"seed": seed}
     if keep == 1:
         origin = Origin(method=method, keep=keep, reached=1.0, options=told)
         return Pruned(descriptor=Descriptor(reference=digest(graph), origin=origin), reference=None)
+    generator.check(graph)
     if not groups.free and generator.counts == "channels":
         fixed = "; ".join(f"{group.name}: {group.fixed}" for group in groups)
         raise MethodError(f"{method} has nothing to prune, every group is fixed: {fixed}")
@@ -137,8 +137,7 @@ def prune(
             f"the network is of the graph {digest(network.graph)}, the reference is {digest(graph)}"
         )
     _check_data(method, generator, graph, data, network)
-    if data is not None and (network is None or generator.looks_at == "own"):
-        told |= {"data": data.name, "recipe": encode(recipe)}
+    told |= _circumstances(generator, data, recipe, network)
     if network is None and generator.looks_at != "graph":
         network = build(graph, seed=seed, device=device)
         if generator.looks_at == "trained":
@@ -149,7 +148,7 @@ def prune(
                 recipe,
                 seed=seed,
                 held_out=True,
-                hooks=generator.hooks(),
+                hooks=generator.hooks(keep),
                 on_epoch=on_epoch,
             )
             told |= {"accuracy": reached.accuracy}
@@ -168,6 +167,21 @@ def prune(
     told_of = Origin(method=method, keep=keep, options=told)
     descriptor = _descriptor(graph, groups, generator, proposal, told_of, seed)
     return Pruned(descriptor=descriptor, reference=network, refit=proposal.refit)
+
+
+def _circumstances(
+    generator: Generator, data: ImageData | None, recipe: Recipe, network: Network | None
+) -> dict[str, Any]:
+    """Return where the weights come from, and what was read and trained with, as JSON values."""
+    here = {"trained": "trained here", "initial": "fresh", "own": "fresh", "graph": None}
+    weights = here[generator.looks_at] if network is None else "given"
+    trains = generator.looks_at == "own" or weights == "trained here"
+    told = {
+        "weights": weights,
+        "data": data.name if data and (trains or generator.reads) else None,
+        "recipe": encode(recipe) if trains else None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _check_keep(method: str, generator: Generator, keep: float | None) -> None:

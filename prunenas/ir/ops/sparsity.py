@@ -57,6 +57,8 @@ class ExactMask:
     digest: str
     bits: bytes | None = field(default=None, init=False, compare=False, repr=False)
     """The mask, eight weights a byte."""
+    sought: str | None = field(default=None, init=False, compare=False, repr=False)
+    """The file that should have held the bits, where they were looked for in vain."""
 
     def __post_init__(self) -> None:
         if not self.shape or not 1 <= self.kept <= math.prod(self.shape):
@@ -83,12 +85,20 @@ class ExactMask:
         Raises:
             MaskError: They are another mask's; ``where`` tells where they were found.
         """
-        if _digest(self.shape, bits) != self.digest:
-            raise MaskError(
-                f"{where} holds another mask than the spec asks for, {self.digest}: the two files "
-                "do not belong together, or one is damaged"
-            )
-        return ExactMask.of(_unpacked(bits, self.shape))
+        if _digest(self.shape, bits) == self.digest:
+            mask = ExactMask.of(_unpacked(bits, self.shape))
+            if mask == self:
+                return mask
+        raise MaskError(
+            f"{where} holds another mask than the spec asks for, {self.digest}: the two files "
+            "do not belong together, or one is damaged"
+        )
+
+    def sought_in(self, where: str) -> "ExactMask":
+        """Return this mask without bits; who asks for them is told that ``where`` is missing."""
+        mask = ExactMask(shape=self.shape, kept=self.kept, digest=self.digest)
+        object.__setattr__(mask, "sought", where)
+        return mask
 
     def array(self) -> NDArray[np.bool_]:
         """Return the mask, true where a weight is kept.
@@ -97,9 +107,10 @@ class ExactMask:
             MaskError: The bits are not here.
         """
         if self.bits is None:
+            wanted = f"{self.sought} is missing" if self.sought else "none was loaded"
             raise MaskError(
-                f"the bits of the mask {self.digest} are not here: load the spec with the "
-                ".masks.safetensors file beside it"
+                f"the bits of the mask {self.digest} are not here: they lie in the "
+                f".masks.safetensors file beside the spec, and {wanted}"
             )
         return _unpacked(self.bits, self.shape)
 
