@@ -1,6 +1,5 @@
 """Descriptor: what pruning found, as a delta on one reference; ``apply`` is the only bridge."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,21 +9,27 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunenas.errors import DescriptorError, InputError, KeepError
-from prunenas.ir.blocks import blocks, drop_blocks
+from prunenas.arch.rules import (
+    block_faults,
+    count_faults,
+    mask_faults,
+    sparsity_faults,
+    width_faults,
+)
+from prunenas.errors import DescriptorError, KeepError
+from prunenas.ir.blocks import drop_blocks
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import (
     ChannelGroups,
     GroupAxis,
-    GroupSegment,
     axis_width,
     channel_places,
-    couple,
+    recut,
     resized,
 )
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph, Node
-from prunenas.ir.ops import ExactMask, KernelOp, KernelSparsity, Select, kernel_of
+from prunenas.ir.ops import ExactMask, KernelOp, KernelSparsity, Select
 
 
 @final
@@ -58,7 +63,7 @@ class Origin:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """Widths, selections, dropped blocks and masks on one reference, named by its digest.
+    """Widths, selections, dropped blocks, masks and counts of parts, on one named reference.
 
     Args:
         reference: Digest of the graph this speaks of.
@@ -69,6 +74,8 @@ class Descriptor:
         densities: Keep probability of each kernel position by layer, row by row; one number for
             a linear layer.
         masks: Exact masks by layer, of the kernels as the widths here leave them.
+        group_counts: New number of parts by grouped convolution; what is said of a layer holds for
+            those that share its weights. Its inputs and outputs must have new widths then.
         seed: Seed of what is drawn: the indices of selections that have a width only, and masks.
         origin: Where this comes from; no part of what it says.
     """
@@ -83,6 +90,7 @@ class Descriptor:
     seed: int = 0
     origin: Origin | None = field(default=None, compare=False)
     masks: Mapping[str, ExactMask] = field(default_factory=dict, metadata={"omit": True})
+    group_counts: Mapping[str, int] = field(default_factory=dict, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         selections = {name: tuple(kept) for name, kept in self.selections.items()}
@@ -100,6 +108,7 @@ class Descriptor:
         object.__setattr__(self, "dropped", tuple(self.dropped))
         object.__setattr__(self, "densities", MappingProxyType(densities))
         object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
+        object.__setattr__(self, "group_counts", MappingProxyType(dict(self.group_counts)))
 
 
 def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
@@ -199,25 +208,30 @@ def apply(graph: Graph, descriptor: Descriptor) -> Graph:
 
     Raises:
         DescriptorError: The descriptor is for another graph, or breaks rules of this one: unknown
-            or fixed groups, divisors, bounds, selections, blocks. All violations are told at once.
+            or fixed groups, divisors, bounds, parts, selections, blocks. All violations are told
+            at once.
     """
     if descriptor.reference != digest(graph):
         raise DescriptorError(
             f"the descriptor is for the graph {descriptor.reference}, this one is "
             f"{digest(graph)}: carry it over as a profile instead"
         )
-    groups = couple(graph)
+    groups = recut(graph, descriptor.group_counts)
     faults = [
-        *_width_faults(groups, descriptor),
+        *count_faults(graph, groups, descriptor.widths, descriptor.group_counts),
+        *width_faults(groups, descriptor.widths),
         *_selection_faults(graph, groups, descriptor),
-        *_block_faults(graph, descriptor),
-        *_sparsity_faults(graph, descriptor),
+        *block_faults(graph, descriptor.dropped),
+        *(
+            sparsity_faults(graph, descriptor.densities, descriptor.masks)
+            or mask_faults(graph, descriptor.widths, descriptor.group_counts, descriptor.masks)
+        ),
     ]
     if faults:
         raise DescriptorError("the descriptor breaks the graph's rules:\n  " + "\n  ".join(faults))
     nodes = tuple(
         _rewritten(node, graph[node.name], groups, descriptor)
-        for node in resized(graph, descriptor.widths)
+        for node in resized(graph, descriptor.widths, descriptor.group_counts)
     )
     return drop_blocks(replace(graph, nodes=nodes), descriptor.dropped)
 
@@ -272,37 +286,6 @@ def kept_positions(
     return [int(place) for place in np.flatnonzero(left)]
 
 
-def _width_faults(groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
-    known = {group.name: group for group in groups}
-    faults = []
-    for name, width in descriptor.widths.items():
-        if name not in known:
-            owner = next((g.name for g in groups if name in g.members), None)
-            hint = f" (it is a member of {owner!r})" if owner else ""
-            faults.append(f"{name}: no such group{hint}")
-            continue
-        group = known[name]
-        if group.fixed is not None and width != group.width:
-            faults.append(f"{name}: fixed at {group.width} ({group.fixed}), asked for {width}")
-        if width < 1:
-            faults.append(f"{name}: the smallest width is 1, asked for {width}")
-        elif width % group.divisor:
-            faults.append(f"{name}: must be a multiple of {group.divisor}, asked for {width}")
-    widths = groups.widths | {n: w for n, w in descriptor.widths.items() if n in known}
-    for bound in groups.bounds:
-        excess = bound.excess(widths)
-        if excess > 0:
-            lower, upper = (" + ".join(map(_product, axis)) for axis in (bound.lower, bound.upper))
-            faults.append(f"{bound.node}: {lower} may not be wider than {upper} (by {excess})")
-    return faults
-
-
-def _product(segment: GroupSegment) -> str:
-    return " x ".join(
-        map(str, (*([segment.repeat] if segment.repeat > 1 else []), *segment.groups))
-    )
-
-
 def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descriptor) -> list[str]:
     known = {group.name: group for group in groups}
     faults = []
@@ -328,55 +311,6 @@ def _selection_faults(graph: Graph, groups: ChannelGroups, descriptor: Descripto
             elif gone := {node.op.indices[i] for i in kept} - {*positions}:
                 faults.append(f"{name}: its source has lost the channels {_short(sorted(gone))}")
     return faults
-
-
-def _block_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
-    if not descriptor.dropped:
-        return []
-    known = [block.name for block in blocks(graph)]
-    unknown = sorted({*descriptor.dropped} - {*known})
-    if not unknown:
-        return []
-    return [f"no removable block {', '.join(unknown)}; removable: {', '.join(known) or 'none'}"]
-
-
-def _sparsity_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
-    faults = []
-    for name in {**descriptor.densities, **descriptor.masks}:
-        if name not in graph or not isinstance((node := graph[name]).op, KernelOp):
-            faults.append(f"{name}: sparsity belongs to a convolution or a linear layer")
-        elif node.weights is not None:
-            faults.append(f"{name}: it has the weights of {node.weights}, say its sparsity there")
-        elif name in descriptor.densities and name in descriptor.masks:
-            faults.append(f"{name}: has densities and an exact mask")
-        elif name in descriptor.densities:
-            faults += _density_faults(name, node.op, descriptor.densities[name])
-    if descriptor.masks and not faults:
-        faults += _mask_faults(graph, descriptor)
-    return faults
-
-
-def _density_faults(name: str, op: KernelOp, density: tuple[float, ...]) -> list[str]:
-    area = math.prod(kernel_of(op))
-    if len(density) != area:
-        return [f"{name}: its kernel has {area} position(s), got {len(density)} densities"]
-    if not all(0 <= p <= 1 for p in density) or not any(density):
-        return [f"{name}: densities lie in [0, 1] and one is not 0, got {density}"]
-    return []
-
-
-def _mask_faults(graph: Graph, descriptor: Descriptor) -> list[str]:
-    """Return which masks are not of their kernel as the descriptor's widths leave it."""
-    try:
-        narrow = replace(graph, nodes=resized(graph, descriptor.widths))
-    except InputError:
-        return []  # widths that make no network are told by themselves
-    shapes = narrow.parameters()
-    return [
-        f"{name}: the kernel is {list(shapes[f'{name}.weight'])}, its mask {list(mask.shape)}"
-        for name, mask in descriptor.masks.items()
-        if shapes[f"{name}.weight"] != mask.shape
-    ]
 
 
 def _short(values: Iterable[int]) -> str:

@@ -32,7 +32,8 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
     Raises:
         DescriptorError: It does not fit the reference's graph, tells a width without the channels,
             takes channels from a selection without telling which it has left, or keeps unequal
-            parts of a grouped convolution.
+            parts of a grouped convolution: where it tells another number of parts, so many are
+            kept whole or equally narrowed, and of the others nothing.
     """
     graph = reference.graph
     network = build(apply(graph, descriptor), device=next(reference.parameters()).device)
@@ -115,11 +116,12 @@ def _copy(
         return
     kept = [_positions(axis, groups, descriptor) for axis in tensor_axes(node, groups)]
     parts = node.op.groups if isinstance(node.op, Conv2d | Conv1d) else 1
+    left = descriptor.group_counts.get(node.name, parts)
     for name, tensor in own.items():
         old: Tensor = getattr(source, name).detach()
         if parts > 1 and old.dim() > 1:
             out, into = kept
-            old = _grouped(old, out, into, parts, node.name)
+            old = _grouped(old, out, into, parts, left, node.name)
         else:
             for dim, places in enumerate(kept[: old.dim()]):
                 old = old.index_select(dim, places.to(old.device))
@@ -142,18 +144,36 @@ def _positions(axis: GroupAxis, groups: ChannelGroups, descriptor: Descriptor) -
     return torch.tensor(kept)
 
 
-def _grouped(weight: Tensor, out: Tensor, into: Tensor, count: int, name: str) -> Tensor:
-    """Return the kept part of a grouped kernel; every group must keep equally many channels."""
+def _grouped(weight: Tensor, out: Tensor, into: Tensor, count: int, left: int, name: str) -> Tensor:
+    """Return what is kept of a grouped kernel: ``left`` of its ``count`` parts.
+
+    Parts that keep something must keep equally many channels on each side.
+    """
     of_in = weight.shape[1]
-    outs = _in_parts(out, len(weight), count, name)
-    ins = _in_parts(into, of_in * count, count, name)
-    parts = enumerate(zip(outs, ins, strict=True))
+    outs = _parted(out, len(weight), count)
+    ins = _parted(into, of_in * count, count)
+    parts = [p for p in enumerate(zip(outs, ins, strict=True)) if any(map(len, p[1]))]
+    kept = {(len(o), len(i)) for _, (o, i) in parts}
+    if len(parts) != left or len(kept) > 1:
+        raise DescriptorError(_unequal(name, count, left))
     return torch.cat([weight[o][:, i - part * of_in] for part, (o, i) in parts])
 
 
-def _in_parts(kept: Tensor, full: int, count: int, name: str) -> list[Tensor]:
+def _in_parts(kept: Tensor, full: int, count: int, name: str) -> None:
+    """Refuse to keep another number of channels in one of ``count`` equal parts than in another."""
+    if len({len(part) for part in _parted(kept, full, count)}) > 1:
+        raise DescriptorError(_unequal(name, count, count))
+
+
+def _parted(kept: Tensor, full: int, count: int) -> list[Tensor]:
     """Return which of ``full`` channels are kept of each of ``count`` equal parts."""
-    parts = [kept[kept // (full // count) == part] for part in range(count)]
-    if len({len(part) for part in parts}) > 1:
-        raise DescriptorError(f"{name}: the {count} groups must keep equally many channels each")
-    return parts
+    return [kept[kept // (full // count) == part] for part in range(count)]
+
+
+def _unequal(name: str, count: int, left: int) -> str:
+    if left == count:
+        return f"{name}: the {count} groups must keep equally many channels each"
+    return (
+        f"{name}: {left} of its {count} groups must keep equally many channels each, the others "
+        "none, on both sides alike"
+    )

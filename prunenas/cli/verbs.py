@@ -197,9 +197,15 @@ def export(
 
 def _print_profile(found: Any, out: Path, as_json: bool) -> None:
     if as_json:
-        print_json({"keeps": dict(found.keeps), "source": found.source, "out": str(out)})
+        from prunenas.ir.canonical import encode
+
+        print_json(encode(found) | {"out": str(out)})
         return
     console = plain_console()
     for stage, keep in found.keeps.items():
-        console.print(f"{stage}  {keep:.4f}")
+        pattern = found.densities.get(stage)
+        kernels = f"  3x3 kernels at density {sum(pattern) / len(pattern):.4f}" if pattern else ""
+        other = found.other_densities.get(stage)
+        others = f"  other kernels at {other:.4f}" if other is not None else ""
+        console.print(f"{stage}  {keep:.4f}{kernels}{others}")
     console.print(f"wrote {out}", soft_wrap=True)

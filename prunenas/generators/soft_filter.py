@@ -30,11 +30,11 @@ Coupled = Literal["apart", "together"]
 class SoftFilter(Generator):
     """Zero the filters with the smallest L2 norms after every epoch; they are trained on.
 
-    Before training and after epochs every convolution of ``n`` filters has the ``int(n * (1 -
-    keep))`` smallest set to zero (1, 3, 6 of 16, 32, 64 at 0.9). They are trained on like all
-    others and may come back. The same is done once more when training has ended, on a copy:
-    where the trained network is given, or the last epoch was not one of ``every``, that is where
-    zeros come from, and ``zeroed_once`` is found.
+    After epochs every convolution of ``n`` filters has the ``int(n * (1 - keep))`` smallest set to
+    zero (1, 3, 6 of 16, 32, 64 at 0.9). They are trained on like all others and may come back. The
+    same is done once more when training has ended, on a copy: where the trained network is given,
+    or the last epoch was not one of ``every``, that is where zeros come from, and ``zeroed_once``
+    is found.
 
     As the source trains each convolution for itself, a channel that several of them produce can
     only go where all of them zeroed it: the actual keep of residual networks lies above the nominal
@@ -47,11 +47,11 @@ class SoftFilter(Generator):
 
     Args:
         every: Epochs between two times of zeroing.
-        at_start: Whether filters are zeroed before training too, as the released code does. The
-            paper's algorithm zeroes after epochs only. Where a fresh batch norm (shift 0) and a
-            ReLU follow, no gradient reaches a filter that is zeroed at the start: it never
-            returns. Without it, all return in large steps, since a batch norm divides by the
-            deviation of what it reads: short trainings from scratch may fail to converge.
+        at_start: Whether filters are zeroed before training too. The paper's algorithm zeroes
+            after epochs only, where filters return in large steps, since a batch norm divides by
+            the deviation of what it reads: short trainings from scratch converge slowly. The
+            released code zeroes at the start, where behind it a fresh batch norm (shift 0) and a
+            ReLU let no gradient through: such a filter never returns.
         coupled: ``apart``, each convolution for itself; ``together``, the channels of a group are
             zeroed in all its convolutions at once, so that they all can go.
         reduction: Score of a group over its convolutions, for ``together``: sum, mean, max, min,
@@ -66,7 +66,7 @@ class SoftFilter(Generator):
     recipe: ClassVar[Recipe] = RECIPES["paper_sfp"]
 
     every: int = 1
-    at_start: bool = True
+    at_start: bool = False
     coupled: Coupled = "apart"
     reduction: Reduction = "sum"
     projections: bool = False

@@ -1,4 +1,4 @@
-"""Sparse Structure Selection: factors on blocks or channels that training sets to zero."""
+"""Sparse Structure Selection: factors on blocks, parts or channels that training sets to zero."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunenas.arch.allocate import best
+from prunenas.arch.descriptor import Descriptor, apply
+from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import (
     GENERATORS,
@@ -29,7 +31,9 @@ from prunenas.generators.base.channel_costs import (
 )
 from prunenas.generators.base.factors import BlockFactors, ChannelFactors, Factors
 from prunenas.generators.base.method import Counts
+from prunenas.generators.base.parts import Parts, part_factors, removable_parts
 from prunenas.ir.blocks import drop_blocks
+from prunenas.ir.canonical import digest
 from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import ChannelGroup, couple
 from prunenas.ir.graph import Graph
@@ -40,15 +44,22 @@ Scale = Literal["blocks", "groups", "neurons"]
 
 _SCALES = get_args(Scale)
 
+_CARRIER: Mapping[Scale, str] = {
+    "blocks": "removable residual block",
+    "groups": "grouped convolution (scale='groups')",
+    "neurons": "free group",
+}
+
 
 @GENERATORS.register("sparse_structure")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseStructure(Generator):
-    """Train factors on blocks or channels beside the weights, and drop those driven to zero.
+    """Train factors on blocks, parts or channels beside the weights, and drop those driven to zero.
 
-    Every block or channel is multiplied by a factor that starts at 1, does not decay, and follows
-    the accelerated proximal gradient of an L1 penalty, with the learning rate ``lr`` of the step:
+    Every block, part of a grouped convolution or channel is multiplied by a factor that starts at
+    1, does not decay, and follows the accelerated proximal gradient of an L1 penalty, with the
+    learning rate ``lr`` of the step:
     ``z = soft(factor - lr * grad, lr * gamma)``, ``v = momentum * v + z - factor``,
     ``factor = z + momentum * v``, nothing below 0. The network is trained from the weights it is
     given, or fresh ones; afterwards the factors are folded into its weights, so what remains is a
@@ -57,21 +68,25 @@ class SparseStructure(Generator):
     ``blocks`` drops removable residual blocks: the factor stands on the branch before the addition,
     and of a stage's first block the projection stays. ``neurons`` narrows free groups: the factor
     stands where a channel is scaled last, behind the batch norm that follows a layer, and all
-    members of a coupled group share it. The source's ``groups`` (parts of a grouped convolution)
-    are refused: no descriptor can change how many parts a convolution has.
+    members of a coupled group share it. ``groups`` drops whole parts of grouped convolutions, with
+    the channels that they read and make, and so the number of parts falls: the factor stands where
+    a part's outputs are scaled last. That needs inputs and outputs that are one free group each,
+    cut into the same parts wherever they are cut, and inputs that nobody else reads; grouped
+    convolutions that read each other's parts share factors.
 
-    ``keep`` is a fraction of the blocks, or of the channels, that carry factors: the smallest go,
-    ``int(n * (1 - keep))`` of ``n``; of equal ones the last. What cannot carry a factor is left
-    alone, and told.
+    ``keep`` is a fraction of the blocks, the parts or the channels that carry factors: the smallest
+    go, ``int(n * (1 - keep))`` of ``n``; of equal ones the last. What cannot carry a factor is left
+    alone, and told; a group or convolution that would lose everything keeps its best.
 
     Args:
-        scale: What the factors stand on: ``blocks`` or ``neurons``; ``groups`` is refused.
+        scale: What the factors stand on: residual blocks, parts of grouped convolutions
+            (``groups``), or channels (``neurons``).
         gamma: Weight of the penalty on the factors, not negative; the released example's is 0.01.
         momentum: Of the factors' update, in [0, 1).
         zeros_only: The source's rule: exactly what has the factor 0 goes, and ``gamma`` decides
             how much; no ``keep`` is taken then.
         weighting: What each factor's ``gamma`` is multiplied by. ``none`` is the source.
-            ``macs`` and ``params``: what its block or channel costs, over the mean of all.
+            ``macs`` and ``params``: what its block, part or channel costs, over the mean of all.
 
     Source: Huang and Wang 2018, arXiv:1707.01213, section 3, and its released code (the
     update, and the clamp of the factors at 0). The weighting: Gordon et al. 2018, arXiv:1711.06798.
@@ -98,17 +113,11 @@ class SparseStructure(Generator):
                 f"is one of {', '.join(WEIGHTINGS)}",
             ),
         )
-        if self.scale == "groups":
-            raise MethodError(
-                "sparse_structure: scale='groups' would drop parts of grouped convolutions, and "
-                "no descriptor can change how many parts a convolution has; scale='neurons' "
-                "narrows all parts alike"
-            )
 
     @property
     def counts(self) -> Counts:
-        """Blocks or channels."""
-        return "blocks" if self.scale == "blocks" else "channels"
+        """Blocks, parts of grouped convolutions, or channels."""
+        return "channels" if self.scale == "neurons" else self.scale
 
     @property
     def says_how_much(self) -> str | None:
@@ -125,11 +134,10 @@ class SparseStructure(Generator):
             return
         factors = self._factors(graph)
         if not factors.sizes:
-            what = "removable residual block" if self.scale == "blocks" else "free group"
             why = "; ".join(f"{name}: {reason}" for name, reason in factors.left_alone.items())
             raise MethodError(
-                f"sparse_structure needs a {what} that can carry a factor; there is none"
-                + (f": {why}" if why else "")
+                f"sparse_structure needs a {_CARRIER[self.scale]} that can carry a factor; "
+                "there is none" + (f": {why}" if why else "")
             )
 
     def propose(self, subject: Subject) -> Proposal:
@@ -151,6 +159,9 @@ class SparseStructure(Generator):
             told |= {"factors": {name: float(value[0]) for name, value in found.items()}}
             dropped = tuple(name for name, stays in kept.items() if not stays.any())
             return Proposal(dropped=dropped, found=told, refit=network.eval())
+        if self.scale == "groups":
+            told |= {"factors": {name: value.tolist() for name, value in found.items()}}
+            return _without_parts(removable_parts(subject.graph)[0], found, kept, told, network)
         told |= {"zeros": {name: int((value == 0).sum()) for name, value in found.items()}}
         selections, emptied = _selected(subject.groups.free, found, kept)
         return Proposal(
@@ -162,6 +173,8 @@ class SparseStructure(Generator):
         )
 
     def _factors(self, graph: Graph) -> Factors:
+        if self.scale == "groups":
+            return part_factors(graph)
         return BlockFactors.of(graph) if self.scale == "blocks" else ChannelFactors.of(graph)
 
     def _gammas(self, graph: Graph, factors: Factors) -> dict[str, float]:
@@ -171,6 +184,8 @@ class SparseStructure(Generator):
         if self.scale == "neurons":
             scored = [group for group in couple(graph).free if group.name in factors.sizes]
             weights, _ = mean_one(channel_costs(graph, self.weighting), scored)
+        elif self.scale == "groups":
+            weights = part_weights(graph, self.weighting, factors.sizes)
         else:
             weights = block_weights(graph, self.weighting, factors.sizes)
         return {name: self.gamma * weights[name] for name in factors.sizes}
@@ -178,7 +193,7 @@ class SparseStructure(Generator):
     def _kept(
         self, found: Mapping[str, NDArray[np.float64]], keep: float | None
     ) -> dict[str, NDArray[np.bool_]]:
-        """Return whether each factor's block or channel stays."""
+        """Return whether each factor's block, part or channel stays."""
         if keep is None:
             return {name: values > 0 for name, values in found.items()}
         every = np.concatenate([*found.values()])
@@ -233,6 +248,57 @@ def block_weights(graph: Graph, cost: Cost, names: Mapping[str, int]) -> dict[st
     saved = {name: whole - count(drop_blocks(graph, [name])) for name in names}
     mean = sum(saved.values()) / len(saved)
     return {name: value / mean for name, value in saved.items()}
+
+
+def part_weights(graph: Graph, cost: Cost, sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return what a part costs that is dropped alone, by name, over the mean of all parts.
+
+    Args:
+        graph: The reference.
+        cost: Multiply-accumulates of one image, or parameters.
+        sizes: Number of parts by name.
+    """
+    count = macs if cost == "macs" else params
+    whole, saved = count(graph), {}
+    for parts in removable_parts(graph)[0]:
+        if parts.name in sizes:
+            one_less = Descriptor(
+                reference=digest(graph),
+                selections=parts.selections(np.arange(parts.count) > 0),
+                group_counts=dict.fromkeys(parts.convolutions, parts.count - 1),
+            )
+            saved[parts.name] = whole - count(apply(graph, one_less))
+    mean = sum(saved[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    return {name: value / mean for name, value in saved.items()}
+
+
+def _without_parts(
+    removable: tuple[Parts, ...],
+    factors: Mapping[str, NDArray[np.float64]],
+    kept: Mapping[str, NDArray[np.bool_]],
+    told: Mapping[str, Any],
+    refit: Network,
+) -> Proposal:
+    """Return the proposal that keeps some parts of each convolution: its best where none stays."""
+    selections: dict[str, tuple[int, ...]] = {}
+    counts: dict[str, int] = {}
+    emptied: list[str] = []
+    for parts in removable:
+        if parts.name not in kept:
+            continue
+        stays = kept[parts.name]
+        if not stays.any():
+            emptied += parts.convolutions
+            stays = np.arange(parts.count) == best(factors[parts.name], 1)[0]
+        selections |= parts.selections(stays)
+        counts |= dict.fromkeys(parts.convolutions, int(stays.sum()))
+    return Proposal(
+        selections=selections,
+        group_counts=counts,
+        kept_best=tuple(emptied),
+        found=told,
+        refit=refit.eval(),
+    )
 
 
 def _selected(

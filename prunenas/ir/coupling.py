@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prunenas.errors import GraphError
 from prunenas.ir.axis import Axes, Axis, Segment, Variable
 from prunenas.ir.graph import Graph, Node, once
-from prunenas.ir.ops import ExactMask, LayerNorm
+from prunenas.ir.ops import Conv2d, ExactMask, LayerNorm
 from prunenas.ir.unifier import Unifier
 
 
@@ -223,13 +223,17 @@ def own_dims(node: Node, rank: int) -> range:
     return range(node.op.channel, node.op.channel + 1)
 
 
-def resized(graph: Graph, widths: Mapping[str, int]) -> tuple[Node, ...]:
+def resized(
+    graph: Graph, widths: Mapping[str, int], group_counts: Mapping[str, int] | None = None
+) -> tuple[Node, ...]:
     """Return the nodes of ``graph`` with the widths of groups replaced; selections stay.
 
-    Groups that are not named keep their width. Whether the widths are legal is not checked.
+    Groups that are not named keep their width, convolutions that are not named their number of
+    parts; layers that share weights follow the owner. Whether the numbers are legal is not checked.
     """
     groups = couple(graph)
     every = groups.widths | dict(widths)
+    counts = group_counts or {}
     nodes = []
     for node in graph.nodes:
         fields: dict[str, Any] = {
@@ -238,9 +242,49 @@ def resized(graph: Graph, widths: Mapping[str, int]) -> tuple[Node, ...]:
         }
         if node.name in groups.sizes:
             fields["sizes"] = tuple(axis_width(axis, every) for axis in groups.sizes[node.name])
+        if in_parts(node) and (owner := node.weights or node.name) in counts:
+            fields["groups"] = counts[owner]
         same = all(getattr(node.op, field) == value for field, value in fields.items())
         nodes.append(node if same else replace(node, op=replace(node.op, **fields)))
     return tuple(nodes)
+
+
+def in_parts(node: Node) -> bool:
+    """Return whether ``node`` is a grouped convolution, whose number of parts can be replaced."""
+    return isinstance(node.op, Conv2d) and node.op.groups > 1
+
+
+def recut(graph: Graph, group_counts: Mapping[str, int]) -> ChannelGroups:
+    """Return the groups of ``graph`` with the divisors that other numbers of parts ask for.
+
+    Args:
+        graph: The reference; its groups, their names and widths stay.
+        group_counts: New number of parts by grouped convolution; other names mean nothing.
+    """
+    groups = couple(graph)
+    cut = [n for n in graph.nodes if in_parts(n) and (n.weights or n.name) in group_counts]
+    if not cut:
+        return groups
+    whole = {
+        node.name: replace(node, op=replace(node.op, groups=1, sparsity=None))
+        for node in cut
+        if isinstance(node.op, Conv2d)
+    }
+    # What others ask for is what is asked when these convolutions are dense.
+    others = couple(replace(graph, nodes=tuple(whole.get(n.name, n) for n in graph.nodes)))
+    divisors = {g.name: g.divisor for g in groups}
+    divisors |= {g.name: g.divisor for g in others if g.name in groups}
+    for node in cut:
+        assert isinstance(node.op, Conv2d)
+        count = group_counts[node.weights or node.name]
+        for segment in (*groups.read(node), *groups.axes[node.name]):
+            before = node.op.groups // math.gcd(node.op.groups, segment.repeat)
+            after = count // math.gcd(count, segment.repeat) if count > 0 else 1
+            for name in reversed(segment.groups):
+                if groups[name].width % before == 0:
+                    divisors[name] = math.lcm(divisors[name], after)
+                    break
+    return replace(groups, groups=tuple(replace(g, divisor=divisors[g.name]) for g in groups))
 
 
 @final

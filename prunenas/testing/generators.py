@@ -19,7 +19,7 @@ from prunenas.generators.base.about import about
 from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest, encode
 from prunenas.ir.cost import nonzero_params, params
-from prunenas.ir.coupling import couple
+from prunenas.ir.coupling import couple, in_parts, recut
 from prunenas.ir.graph import Graph
 from prunenas.testing.looking import Looking
 from prunenas.testing.networks import random_images, tiny, trained
@@ -75,8 +75,8 @@ class GeneratorContract(Looking):
     def test_widths_obey_divisors_and_bounds_and_fixed_groups_stay(self, name: str) -> None:
         """No group is empty, and none is wider than its reference."""
         graph, _ = self.subject(name)
-        groups = couple(graph)
         for keep in self.asked():
+            groups = recut(graph, self.found(name, keep).group_counts)
             widths = _every_width(graph, self.found(name, keep))
             assert widths.keys() == groups.widths.keys()
             for group in groups:
@@ -89,7 +89,12 @@ class GeneratorContract(Looking):
     def test_the_origin_says_what_was_asked_and_what_was_reached(self, name: str) -> None:
         """Reached is kept / full of what the method counts, counted here on what was built."""
         graph, _ = self.subject(name)
-        count = {"channels": _channels, "weights": _weights, "blocks": _blocks}
+        count = {
+            "channels": _channels,
+            "weights": _weights,
+            "blocks": _blocks,
+            "groups": _parts,
+        }
         for keep in self.asked():
             found = self.found(name, keep)
             kept, full = count[self.generator().counts](graph, found)
@@ -364,3 +369,12 @@ def _weights(graph: Graph, found: Descriptor) -> tuple[int, int]:
 def _blocks(graph: Graph, found: Descriptor) -> tuple[int, int]:
     full = len(blocks(graph))
     return full - len(found.dropped), full
+
+
+def _parts(graph: Graph, found: Descriptor) -> tuple[int, int]:
+    """Return kept and all parts of the grouped convolutions that were not left alone."""
+    alone = found.origin.found.get("left_alone", {}) if found.origin else {}
+    after = apply(graph, found)
+    scored = [n for n in graph.nodes if in_parts(n) and n.weights is None and n.name not in alone]
+    kept, full = ([getattr(g[n.name].op, "groups", 0) for n in scored] for g in (after, graph))
+    return sum(kept), sum(full)

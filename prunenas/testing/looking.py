@@ -10,7 +10,9 @@ from prunenas.build.network import Network
 from prunenas.data.base import ImageData
 from prunenas.errors import MethodError
 from prunenas.generators.base import Generator, Pruned, make_generator, prune
+from prunenas.generators.base.method import Counts
 from prunenas.ir.blocks import blocks
+from prunenas.ir.coupling import in_parts
 from prunenas.ir.graph import Graph
 from prunenas.testing.networks import GRAPHS, random_images, trained
 from prunenas.training.recipe import Recipe
@@ -52,10 +54,10 @@ class Looking:
 
     @classmethod
     def first(cls) -> Graph:
-        """Return a graph where one is enough; one with blocks where blocks are counted."""
+        """Return a graph where one is enough; one with blocks, or parts, where these count."""
         graphs = [cls.graphs[name]() for name in cls.graph_names()]
-        counts_blocks = cls.generator().counts == "blocks"
-        return next((g for g in graphs if blocks(g)), graphs[0]) if counts_blocks else graphs[0]
+        counted = [graph for graph in graphs if _has(cls.generator().counts, graph)]
+        return (counted or graphs)[0]
 
     @classmethod
     def asked(cls) -> tuple[float | None, ...]:
@@ -101,7 +103,7 @@ class Looking:
         try:
             return prune(cls.method, graph, data, **asked)
         except MethodError as refusal:
-            if kind.counts == "blocks" and not blocks(graph):
+            if not choices and not _has(kind.counts, graph):
                 pytest.skip(str(refusal))
             raise
 
@@ -125,3 +127,10 @@ class Looking:
     def found(cls, name: str, keep: float | None) -> Descriptor:
         """Return the descriptor that the method finds in a graph."""
         return cls.pruned(name, keep).descriptor
+
+
+def _has(counts: Counts, graph: Graph) -> bool:
+    """Return whether ``graph`` has any of what is counted; of channels and weights all have."""
+    if counts == "groups":
+        return any(in_parts(node) for node in graph.nodes)
+    return counts != "blocks" or bool(blocks(graph))

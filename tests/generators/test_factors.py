@@ -43,21 +43,21 @@ def test_a_block_s_factor_multiplies_its_branch_before_the_addition():
 
 def test_a_channel_s_factor_stands_behind_its_last_batch_norm_in_every_member():
     found = {
-        layer: [p.group for p in places]
+        layer: [p.name for p in places]
         for layer, places in ChannelFactors.of(postact()).layers.items()
     }
     assert found == {"bn1": ["a"], "bn": ["stem"], "bn2": ["stem"]}
     graph = GRAPHS["mobilenet_v2"]()
     layers = ChannelFactors.of(graph).layers
     # The expanded channels pass a depthwise convolution and its batch norm, which would undo it.
-    expanded = [name for name, places in layers.items() if places[0].group == "features.2.conv.0.0"]
+    expanded = [name for name, places in layers.items() if places[0].name == "features.2.conv.0.0"]
     assert expanded == ["features.2.conv.1.1"]
 
 
 def test_without_a_batch_norm_the_convolution_carries_the_factor():
     graph = preact()
     layers = ChannelFactors.of(graph).layers
-    groups = {layer: [p.group for p in places] for layer, places in layers.items()}
+    groups = {layer: [p.name for p in places] for layer, places in layers.items()}
     assert groups == {
         "bn1": ["stem"],
         "bn1b": ["branch1a"],

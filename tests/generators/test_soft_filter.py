@@ -119,8 +119,8 @@ def test_filters_zeroed_before_a_fresh_training_never_return_behind_a_relu():
     """What the released code does at the start; the paper's algorithm does not."""
     graph = line(8)
     data = shapes(train=40, test=10, side=16)
-    assert make_generator("soft_filter", at_start=False).hooks(0.5).before is None
-    before = make_generator("soft_filter").hooks(0.5).before
+    assert make_generator("soft_filter").hooks(0.5).before is None
+    before = make_generator("soft_filter", at_start=True).hooks(0.5).before
     network = build(graph, seed=1)
     before(network)
     gone = zeros(network, "conv0")

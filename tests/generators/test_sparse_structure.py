@@ -2,6 +2,7 @@
 
 import copy
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,22 +15,27 @@ from prunenas.families.base import reference
 from prunenas.generators.base import Subject, generate, make_generator, prune
 from prunenas.generators.base.channel_costs import channel_costs
 from prunenas.generators.base.factors import BlockFactors, ChannelFactors
-from prunenas.generators.sparse_structure import ProximalGradient, block_weights
+from prunenas.generators.base.parts import part_factors, removable_parts
+from prunenas.generators.sparse_structure import ProximalGradient, block_weights, part_weights
+from prunenas.importers.trace import import_network
 from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest
 from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import couple
-from prunenas.ir.ops import Gate
+from prunenas.ir.ops import Gate, GroupNorm, LayerNorm, Permute, Reduce
 from prunenas.ir.writer import GraphWriter
+from prunenas.testing.generators import GeneratorContract
 from prunenas.training.loop import Hooks, train
 from prunenas.training.recipe import RECIPES, Recipe
-from tests.generators.networks import GRAPHS, attending, silenced, trained
+from tests.generators.networks import GRAPHS, attending, grouped, silenced, trained
 from tests.generators.residuals import postact, preact, some
+from tests.parted import chained, resnext, shared, tied
 from tests.training.networks import made
 
 RECIPE = Recipe(epochs=2, batch=12, lr=0.05, schedule="constant")
 EVERY = {**GRAPHS, "attending": attending}
 WITHOUT_BLOCKS = {"vgg11", "vgg11_l1", "densenet", "densenet_plain", "grouped"}
+BLOCKS = [(s, b) for s, count in enumerate((3, 4, 6, 3), start=1) for b in range(count)]
 KINDS = {"blocks": BlockFactors, "neurons": ChannelFactors}
 
 
@@ -373,9 +379,212 @@ def test_factors_have_no_decay_and_their_own_momentum():
     assert found.origin.found["factors"]["add"] == pytest.approx(1.0, abs=0.01)
 
 
-def test_parts_of_grouped_convolutions_are_refused_with_the_reason():
-    with pytest.raises(MethodError, match="no descriptor can change how many parts"):
-        make_generator("sparse_structure", scale="groups")
+def set_to(monkeypatch, **factors):
+    """Let training do nothing but set the factors that are named; ``a_mid`` names ``a.mid``."""
+    init = ProximalGradient.__init__
+
+    def chosen(self, values, gammas, momentum):
+        init(self, values, gammas, momentum)
+        with torch.no_grad():
+            for name, value in factors.items():
+                values[name.replace("_", ".")].copy_(torch.tensor(value))
+
+    monkeypatch.setattr(ProximalGradient, "__init__", chosen)
+    resting(monkeypatch)
+
+
+def test_the_smallest_parts_go_with_all_their_channels(monkeypatch):
+    set_to(monkeypatch, a_mid=[0.5, 0.1, 0.9, 0.3], b_mid=[0.7, 0.2])
+    graph = resnext()
+    # Of 6 parts int(6 * 0.5) go: the second and fourth of the first, the second of the other.
+    found = generate("sparse_structure", graph, images(graph), keep=0.5, scale="groups")
+    assert found.group_counts == {"a.mid": 2, "b.mid": 1}
+    assert found.selections == {
+        "a.low": (0, 1, 4, 5),
+        "a.mid": (0, 1, 2, 6, 7, 8),
+        "b.low": (0, 1, 2),
+        "b.mid": (0, 1, 2),
+    }
+    assert found.origin.reached == 3 / 6
+    assert found.origin.kept_best == ()
+    assert found.origin.found["factors"]["a.mid"] == pytest.approx([0.5, 0.1, 0.9, 0.3])
+    small = apply(graph, found)
+    assert (small["a.mid"].op.groups, small["b.mid"].op.groups) == (2, 1)
+    # int(6 * 0.2) goes; the other convolution is not mentioned.
+    found = generate("sparse_structure", graph, images(graph), keep=0.8, scale="groups")
+    assert found.group_counts == {"a.mid": 3}
+    assert {*found.widths} == {"a.low", "a.mid"}
+    assert found.origin.reached == 5 / 6
+
+
+def test_a_convolution_that_would_lose_all_its_parts_keeps_its_best(monkeypatch):
+    set_to(monkeypatch, a_mid=[0.6, 0.7, 0.9, 0.8], b_mid=[0.1, 0.2])
+    graph = resnext()
+    found = generate("sparse_structure", graph, images(graph), keep=0.5, scale="groups")
+    # Three go, of which two are all of b.mid: its second part stays all the same.
+    assert found.group_counts == {"a.mid": 3, "b.mid": 1}
+    assert found.selections["b.low"] == found.selections["b.mid"] == (3, 4, 5)
+    assert found.selections["a.low"] == (2, 3, 4, 5, 6, 7)
+    assert found.origin.kept_best == ("b.mid",)
+    assert found.origin.reached == 4 / 6
+
+
+@pytest.mark.parametrize("name", ["resnext", "chained", "shared", "grouped"])
+def test_parts_at_zero_are_exactly_what_goes_and_compute_nothing(name, monkeypatch):
+    graph = {"resnext": resnext, "chained": chained, "shared": shared, "grouped": grouped}[name]()
+    zeros = {
+        "resnext": {"a_mid": [0.0, 0.5, 0.0, 2.0], "b_mid": [0.5, 1.5]},
+        "chained": {"one": [0.5, 0.0, 2.0]},
+        "shared": {"mid0": [0.0, 0.5, 0.7, 0.0]},
+        "grouped": {"grouped": [1.0, 0.0, 0.5, 0.0]},
+    }[name]
+    set_to(monkeypatch, **zeros)
+    result = prune(
+        "sparse_structure", graph, images(graph), network=trained(graph), scale="groups",
+        zeros_only=True,
+    )  # fmt: skip
+    left = {n.replace("_", "."): sum(v > 0 for v in values) for n, values in zeros.items()}
+    counts = dict(result.descriptor.group_counts)
+    assert counts.pop("two", 2) == 2
+    assert counts == {n: c for n, c in left.items() if c < len(zeros[n.replace(".", "_")])}
+    assert result.descriptor.origin.keep is None
+    with torch.no_grad():
+        small, folded = result.network().eval()(some(graph)), result.refit(some(graph))
+        torch.testing.assert_close(small, folded, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(result.reference(some(graph)), folded, rtol=1e-2)
+
+
+def test_factors_on_parts_multiply_their_channels_behind_the_batch_norm():
+    graph = resnext()
+    network, factors = trained(graph).eval(), part_factors(graph)
+    assert dict(factors.sizes) == {"a.mid": 4, "b.mid": 2}
+    assert {*factors.layers} == {"a.bn2", "b.bn2"}
+    values = {"a.mid": torch.tensor([0.5, 0.0, 2.0, 3.0]), "b.mid": torch.tensor([1.5, 0.25])}
+    seen, x = {}, some(graph)
+
+    def output():
+        # Registered last, so it sees what the factors left.
+        handle = network.node("a.bn2").register_forward_hook(
+            lambda module, read, out: seen.update(out=out)
+        )
+        with torch.no_grad():
+            result = network(x)
+        handle.remove()
+        return result, seen["out"]
+
+    _, plain = output()
+    with factors.attached(network, values):
+        attached, scaled = output()
+    rows = torch.tensor([0.5] * 3 + [0.0] * 3 + [2.0] * 3 + [3.0] * 3)
+    torch.testing.assert_close(scaled, plain * rows[:, None, None])
+    factors.fold(network, values)
+    torch.testing.assert_close(output()[0], attached, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+def test_trained_parts_go_and_the_cut_network_equals_the_silenced_one(keep):
+    graph = resnext()
+    result = prune(
+        "sparse_structure", graph, images(graph), keep=keep, recipe=RECIPE, network=trained(graph),
+        scale="groups", gamma=0.3,
+    )  # fmt: skip
+    factors = [f for values in result.descriptor.origin.found["factors"].values() for f in values]
+    assert len({*factors}) == 6
+    gone = int(6 * round(1 - keep, 9))
+    emptied = len(result.descriptor.origin.kept_best)
+    assert result.descriptor.origin.reached == pytest.approx((6 - gone + emptied) / 6)
+    zeroed = silenced(result.refit, result.descriptor, filters=True)
+    with torch.no_grad():
+        small, expected = (n.eval()(some(graph)) for n in (result.network(), zeroed))
+    torch.testing.assert_close(small, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_convolutions_that_read_each_other_s_parts_share_factors(monkeypatch):
+    set_to(monkeypatch, one=[0.3, 0.2, 0.9])
+    graph = chained()
+    found = generate("sparse_structure", graph, images(graph), keep=0.4, scale="groups")
+    # int(3 * 0.6) of the 3 factors goes, and a part of each.
+    assert found.group_counts == {"one": 2, "two": 2}
+    assert found.selections == {
+        "low": (0, 1, 4, 5),
+        "one": (0, 1, 2, 6, 7, 8),
+        "two": (0, 1, 4, 5),
+    }
+    assert found.origin.reached == 4 / 6
+
+
+def test_parts_that_cannot_go_are_told_with_the_reason():
+    cut = "its channels are cut differently: first into 2, fours into 4, halves into 2"
+    assert part_factors(tied()).left_alone == {
+        "first": "its inputs are tied: network input",
+        "fours": "it shares channels with first: its inputs are tied: network input",
+        "halves": "it shares channels with first: its inputs are tied: network input",
+        "mid": "it shares channels with joined: its inputs are not one channel group",
+        "joined": "its inputs are not one channel group",
+    }
+    net = GraphWriter((3, 8, 8))
+    x = net.relu("relu", net.conv("stem", net.input, 8, kernel=3))
+    for name, parts in (("first", 2), ("fours", 4), ("halves", 2)):
+        x = net.relu(f"relu_{name}", net.conv(name, x, 8, kernel=3, groups=parts))
+    graph = net.finish(net.linear("fc", net.global_pool("pool", x), 5))
+    assert part_factors(graph).left_alone == {
+        "first": cut,
+        "fours": f"it shares channels with first: {cut}",
+        "halves": f"it shares channels with first: {cut}",
+    }
+    with pytest.raises(MethodError, match=r"grouped convolution \(scale='groups'\) that can carry"):
+        generate("sparse_structure", graph, images(graph), keep=0.5, scale="groups")
+    found = generate(
+        "sparse_structure", grouped(), images(grouped()), keep=0.5, recipe=RECIPE, scale="groups"
+    )
+    assert found.origin.found["left_alone"] == {"right": "left reads its inputs too"}
+    assert {*found.group_counts} == {"grouped"}
+
+
+def test_normed_channels_that_norms_mix_stay():
+    net = GraphWriter((3, 8, 8))
+    x = net.add("norm", GroupNorm(groups=2), net.conv("low", net.input, 8, kernel=3))
+    x = net.relu("relu", net.conv("mid", x, 8, kernel=3, groups=4))
+    x = net.add("norm2", LayerNorm(dims=1), net.add("rows", Permute(order=(0, 2, 3, 1)), x))
+    graph = net.finish(net.linear("fc", net.add("mean", Reduce(dims=(1, 2)), x), 5))
+    assert part_factors(graph).left_alone == {"mid": "its inputs are cut elsewhere too, into 2"}
+
+
+@pytest.mark.parametrize("weighting", ["macs", "params"])
+def test_a_part_weighs_what_it_saves_alone(weighting):
+    """A part of a.mid: 2 filters of 8, 3 of 2x9, 3 columns of 8; of b.mid 3, 3 of 3x9, 3."""
+    graph = resnext()
+    first, second = 2 * 8 + 3 * 2 * 9 + 3 * 8, 3 * 8 + 3 * 3 * 9 + 3 * 8
+    if weighting == "params":
+        first, second = first + 2 * 2 + 2 * 3, second + 2 * 3 + 2 * 3
+    mean = (4 * first + 2 * second) / 6
+    weights = part_weights(graph, weighting, {"a.mid": 4, "b.mid": 2})
+    assert weights == pytest.approx({"a.mid": first / mean, "b.mid": second / mean})
+
+
+def test_parts_of_a_published_network_can_go():
+    graph = import_network("torchvision:resnext50_32x4d", (3, 64, 64)).graph
+    removable, alone = removable_parts(graph)
+    assert (len(removable), alone) == (16, {})
+    assert {parts.count for parts in removable} == {32}
+    assert part_factors(graph).sizes.keys() == {f"layer{s}.{b}.conv2" for s, b in BLOCKS}
+    odd = np.arange(32) % 3 > 0
+    selections = {n: kept for parts in removable for n, kept in parts.selections(odd).items()}
+    counts = {parts.name: 21 for parts in removable}
+    small = apply(
+        graph, Descriptor(reference=digest(graph), selections=selections, group_counts=counts)
+    )
+    network = build(small).eval()
+    assert network.weight("layer1.0.conv2").shape == (84, 4, 3, 3)
+    assert network.weight("layer4.2.conv2").shape == (672, 32, 3, 3)
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+    assert params(small) < params(graph)
+
+
+class TestPartsKeepTheContract(GeneratorContract):
+    method = "sparse_structure"
+    options: ClassVar = {"scale": "groups"}
+    graphs: ClassVar = {"resnext": resnext, "chained": chained}
 
 
 def test_zeros_only_takes_no_keep():

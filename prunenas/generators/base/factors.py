@@ -204,16 +204,16 @@ def _passes_on(node: Node) -> bool:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where one group's factors stand on the output of one layer: ``[width places]``."""
+    """Where the factors of one name stand on the output of one layer: ``[factors places]``."""
 
-    group: str
+    name: str
     places: NDArray[np.int64]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class ChannelFactors(Factors):
-    """One factor for each channel of each free group, shared by all its members.
+    """One factor for each channel of each free group, shared by all its members; or for several.
 
     A factor stands where its channel is last scaled before other layers read it: behind the batch
     norm that follows a convolution, behind the convolution where none does. Earlier, a batch norm
@@ -231,21 +231,38 @@ class ChannelFactors(Factors):
     def of(graph: Graph) -> "ChannelFactors":
         """Return the factors of ``graph``; groups that no layer can scale have none."""
         groups = couple(graph)
+        found = {group.name: carriers(graph, groups, group) for group in groups.free}
+        return ChannelFactors.at(
+            graph,
+            {name: layers for name, layers in found.items() if not isinstance(layers, str)},
+            {name: reason for name, reason in found.items() if isinstance(reason, str)},
+        )
+
+    @staticmethod
+    def at(
+        graph: Graph,
+        standing: Mapping[str, Mapping[str, NDArray[np.int64]]],
+        left_alone: Mapping[str, str],
+    ) -> "ChannelFactors":
+        """Return factors that stand at given places.
+
+        Args:
+            graph: The reference.
+            standing: By name, and by layer, the places on its output of each factor,
+                ``[factors places]``.
+            left_alone: Why others carry none, by name.
+        """
         layers: dict[str, list[_Place]] = {}
-        sizes, alone = {}, {}
-        for group in groups.free:
-            found = _Carriers(graph, groups, group).find()
-            if isinstance(found, str):
-                alone[group.name] = found
-                continue
-            sizes[group.name] = group.width
+        sizes = {}
+        for name, found in standing.items():
             for layer, places in found.items():
-                layers.setdefault(layer, []).append(_Place(group=group.name, places=places))
+                sizes[name] = len(places)
+                layers.setdefault(layer, []).append(_Place(name=name, places=places))
         channel = {
             layer: (graph[layer].op.channel, graph.shapes[layer].sizes[graph[layer].op.channel])
             for layer in layers
         }
-        return ChannelFactors(sizes=sizes, left_alone=alone, layers=layers, channel=channel)
+        return ChannelFactors(sizes=sizes, left_alone=left_alone, layers=layers, channel=channel)
 
     def _attach(self, network: Network, values: Mapping[str, Tensor]) -> list[RemovableHandle]:
         def scaled(layer: str) -> RemovableHandle:
@@ -269,18 +286,28 @@ class ChannelFactors(Factors):
                 tensor.mul_(row.to(tensor.dtype).view(-1, *[1] * (tensor.dim() - 1)))
 
     def _indices(self, layer: str, values: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-        """Return for each group the factor of every output ``[c]``; one more where it has none."""
+        """Return by name the factor of every output ``[c]``; one more where it has none."""
         found = []
         for place in self.layers[layer]:
-            index = np.full(self.channel[layer][1], self.sizes[place.group], dtype=np.int64)
-            index[place.places] = np.arange(self.sizes[place.group])[:, None]
-            found.append((place.group, torch.from_numpy(index).to(values[place.group].device)))
+            index = np.full(self.channel[layer][1], self.sizes[place.name], dtype=np.int64)
+            index[place.places] = np.arange(self.sizes[place.name])[:, None]
+            found.append((place.name, torch.from_numpy(index).to(values[place.name].device)))
         return found
 
     def _row(self, indices: Sequence[tuple[str, Tensor]], values: Mapping[str, Tensor]) -> Tensor:
         """Return the factor of every output ``[c]``, differentiable."""
         rows = [torch.cat([values[name], values[name].new_ones(1)])[i] for name, i in indices]
         return torch.stack(rows).prod(dim=0)
+
+
+def carriers(
+    graph: Graph, groups: ChannelGroups, group: ChannelGroup
+) -> dict[str, NDArray[np.int64]] | str:
+    """Return the layers that scale a group's channels last, with the places of these channels.
+
+    The places are ``[width places]`` on a layer's output. Where there is no such layer: why.
+    """
+    return _Carriers(graph, groups, group).find()
 
 
 @final
@@ -292,10 +319,7 @@ class _Carriers:
         self.found: dict[str, NDArray[np.int64]] = {}
 
     def find(self) -> dict[str, NDArray[np.int64]] | str:
-        """Return the layers with the places of the channels on their outputs, or why there is none.
-
-        The places are ``[width places]``.
-        """
+        """Return the layers with the places of the channels on their outputs, or why none."""
         waiting = []
         for node in self.graph.nodes:
             read = [name for name in node.inputs if self._has(name)]

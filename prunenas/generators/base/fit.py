@@ -10,24 +10,33 @@ from prunenas.arch.allocate import best
 from prunenas.arch.descriptor import Descriptor, kept_positions, within_bounds
 from prunenas.generators.base.method import Proposal
 from prunenas.ir.canonical import digest
-from prunenas.ir.coupling import ChannelGroup, ChannelGroups
+from prunenas.ir.coupling import ChannelGroup, ChannelGroups, recut
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Select
+from prunenas.ir.ops import Conv2d, Select
 
 
 def fitted(
     graph: Graph, groups: ChannelGroups, proposal: Proposal
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Return the proposal fitted to divisors and bounds: widths alone, and kept channels."""
+    """Return the proposal fitted to divisors and bounds: widths alone, and kept channels.
+
+    Groups that a convolution with another number of parts reads or makes keep what is proposed:
+    which of their parts go is the method's to say, as is what bounds ask of them.
+    """
+    groups = recut(graph, proposal.group_counts)
+    parted = _parted(graph, groups, proposal)
     asked = dict(proposal.widths) | {name: len(kept) for name, kept in proposal.selections.items()}
     bounded = within_bounds(groups, asked)
     alone = proposal.widths.keys() - proposal.selections
     told = Descriptor(reference=digest(graph), widths={name: bounded[name] for name in alone})
     # What a selection reads is known only when its source's channels are, so sources go first.
+    kept: tuple[int, ...] | None
     for group in sorted(groups.free, key=lambda group: group.select):
         if group.name in alone:
             continue
-        if group.select:
+        if group.name in parted:
+            kept = proposal.selections.get(group.name, tuple(range(group.width)))
+        elif group.select:
             kept = _readable(graph, groups, group, told, proposal)
         else:
             kept = _resized(group, bounded[group.name], proposal)
@@ -42,6 +51,18 @@ def fitted(
         {n: w for n, w in told.widths.items() if w != full[n] and n not in told.selections},
         {name: kept for name, kept in told.selections.items() if len(kept) != full[name]},
     )
+
+
+def _parted(graph: Graph, groups: ChannelGroups, proposal: Proposal) -> frozenset[str]:
+    """Return the groups on both sides of the convolutions whose number of parts changes."""
+    changed = [
+        node
+        for node in graph.nodes
+        if isinstance(node.op, Conv2d)
+        and proposal.group_counts.get(node.name, node.op.groups) != node.op.groups
+    ]
+    axes = [axis for n in changed for axis in (groups.read(n), groups.axes[n.name])]
+    return frozenset(name for axis in axes for segment in axis for name in segment.groups)
 
 
 def _resized(group: ChannelGroup, width: int, proposal: Proposal) -> tuple[int, ...] | None:

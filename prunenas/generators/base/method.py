@@ -29,8 +29,8 @@ from prunenas.training.recipe import Recipe
 LooksAt = Literal["graph", "initial", "trained", "own"]
 """What a method needs: the graph alone; a fresh network; a trained one; or it trains by itself."""
 
-Counts = Literal["channels", "weights", "blocks"]
-"""What a method's keep is a fraction of."""
+Counts = Literal["channels", "weights", "blocks", "groups"]
+"""What a method's keep is a fraction of; ``groups`` are the parts of grouped convolutions."""
 
 _SCORED_BATCH = 128
 """Images a forward pass of scoring: what a small machine holds of the largest networks here."""
@@ -157,6 +157,8 @@ class Proposal:
             graph asks for fewer channels than the method kept, the lowest scores go.
         kept_best: Groups or layers that the method would have emptied.
         dropped: Residual blocks to leave out.
+        group_counts: Parts that are left of each grouped convolution that the method scores, also
+            where all are. Where parts go, the selections tell whole parts on both sides.
         masks: Kept weights by layer, true where kept, of the kernel's shape.
         densities: Keep probability of each kernel position by layer.
         nominal: Keep that the method means for each group or layer, where the architecture cannot
@@ -171,6 +173,7 @@ class Proposal:
     scores: Scores = field(default_factory=dict)
     kept_best: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    group_counts: Mapping[str, int] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     nominal: Mapping[str, float] = field(default_factory=dict)

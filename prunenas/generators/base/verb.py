@@ -18,7 +18,7 @@ from prunenas.ir.canonical import digest, encode
 from prunenas.ir.coupling import ChannelGroups, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.masks import kept_weights
-from prunenas.ir.ops import ExactMask, KernelSparsity
+from prunenas.ir.ops import Conv2d, ExactMask, KernelSparsity
 from prunenas.training.loop import OnEpoch, check_fit, train
 from prunenas.training.recipe import Recipe
 
@@ -226,17 +226,20 @@ def _descriptor(
 ) -> Descriptor:
     widths, selections = fitted(graph, groups, proposal)
     masks = {name: ExactMask.of(kept) for name, kept in proposal.masks.items()}
+    parts = {name: _parts(graph, name) for name in proposal.group_counts}
     every = widths | {name: len(kept) for name, kept in selections.items()}
     reached = {
         "channels": lambda: reached_keep(groups, every),
         "weights": lambda: _reached_weights(graph, proposal, seed),
         "blocks": lambda: 1 - len(proposal.dropped) / len(blocks(graph)),
+        "groups": lambda: sum(proposal.group_counts.values()) / sum(parts.values()),
     }
     return Descriptor(
         reference=digest(graph),
         widths=widths,
         selections=selections,
         dropped=proposal.dropped,
+        group_counts={n: c for n, c in proposal.group_counts.items() if c != parts[n]},
         densities=proposal.densities,
         masks=masks,
         seed=seed,
@@ -250,6 +253,13 @@ def _descriptor(
             found=proposal.found,
         ),
     )
+
+
+def _parts(graph: Graph, name: str) -> int:
+    """Return how many parts a convolution has."""
+    op = graph[name].op
+    assert isinstance(op, Conv2d), "methods count parts of convolutions"
+    return op.groups
 
 
 def _reached_weights(graph: Graph, proposal: Proposal, seed: int) -> float:
