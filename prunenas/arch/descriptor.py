@@ -74,7 +74,7 @@ class Descriptor:
         densities: Keep probability of each kernel position by layer, row by row; one number for
             a linear layer.
         masks: Exact masks by layer, of the kernels as the widths here leave them.
-        group_counts: New number of parts by grouped convolution; what is said of a layer holds for
+        part_counts: New number of parts by grouped convolution; what is said of a layer holds for
             those that share its weights. Its inputs and outputs must have new widths then.
         seed: Seed of what is drawn: the indices of selections that have a width only, and masks.
         origin: Where this comes from; no part of what it says.
@@ -90,7 +90,7 @@ class Descriptor:
     seed: int = 0
     origin: Origin | None = field(default=None, compare=False)
     masks: Mapping[str, ExactMask] = field(default_factory=dict, metadata={"omit": True})
-    group_counts: Mapping[str, int] = field(default_factory=dict, metadata={"omit": True})
+    part_counts: Mapping[str, int] = field(default_factory=dict, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         selections = {name: tuple(kept) for name, kept in self.selections.items()}
@@ -108,7 +108,7 @@ class Descriptor:
         object.__setattr__(self, "dropped", tuple(self.dropped))
         object.__setattr__(self, "densities", MappingProxyType(densities))
         object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
-        object.__setattr__(self, "group_counts", MappingProxyType(dict(self.group_counts)))
+        object.__setattr__(self, "part_counts", MappingProxyType(dict(self.part_counts)))
 
 
 def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:
@@ -216,22 +216,22 @@ def apply(graph: Graph, descriptor: Descriptor) -> Graph:
             f"the descriptor is for the graph {descriptor.reference}, this one is "
             f"{digest(graph)}: carry it over as a profile instead"
         )
-    groups = recut(graph, descriptor.group_counts)
+    groups = recut(graph, descriptor.part_counts)
     faults = [
-        *count_faults(graph, groups, descriptor.widths, descriptor.group_counts),
+        *count_faults(graph, groups, descriptor.widths, descriptor.part_counts),
         *width_faults(groups, descriptor.widths),
         *_selection_faults(graph, groups, descriptor),
         *block_faults(graph, descriptor.dropped),
         *(
             sparsity_faults(graph, descriptor.densities, descriptor.masks)
-            or mask_faults(graph, descriptor.widths, descriptor.group_counts, descriptor.masks)
+            or mask_faults(graph, descriptor.widths, descriptor.part_counts, descriptor.masks)
         ),
     ]
     if faults:
         raise DescriptorError("the descriptor breaks the graph's rules:\n  " + "\n  ".join(faults))
     nodes = tuple(
         _rewritten(node, graph[node.name], groups, descriptor)
-        for node in resized(graph, descriptor.widths, descriptor.group_counts)
+        for node in resized(graph, descriptor.widths, descriptor.part_counts)
     )
     return drop_blocks(replace(graph, nodes=nodes), descriptor.dropped)
 

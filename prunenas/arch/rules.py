@@ -56,7 +56,7 @@ def _product(segment: GroupSegment) -> str:
 
 
 def count_faults(
-    graph: Graph, groups: ChannelGroups, widths: Mapping[str, int], group_counts: Mapping[str, int]
+    graph: Graph, groups: ChannelGroups, widths: Mapping[str, int], part_counts: Mapping[str, int]
 ) -> list[str]:
     """Return which convolutions cannot have as many parts as is told.
 
@@ -64,10 +64,10 @@ def count_faults(
         graph: The reference.
         groups: Its groups, with the divisors that the new counts ask for (``recut``).
         widths: New width by group.
-        group_counts: New number of parts by convolution.
+        part_counts: New number of parts by convolution.
     """
     faults = []
-    for name, count in group_counts.items():
+    for name, count in part_counts.items():
         if name not in graph or not in_parts(node := graph[name]):
             faults.append(f"{name}: only a grouped convolution has a number of parts")
         elif node.weights is not None:
@@ -151,14 +151,14 @@ def _density_faults(name: str, op: KernelOp, density: tuple[float, ...]) -> list
 def mask_faults(
     graph: Graph,
     widths: Mapping[str, int],
-    group_counts: Mapping[str, int],
+    part_counts: Mapping[str, int],
     masks: Mapping[str, ExactMask],
 ) -> list[str]:
     """Return which masks are not of their kernel as widths and counts of parts leave it."""
     if not masks:
         return []
     try:
-        narrow = replace(graph, nodes=resized(graph, widths, group_counts))
+        narrow = replace(graph, nodes=resized(graph, widths, part_counts))
     except InputError:
         return []  # widths that make no network are told by themselves
     shapes = narrow.parameters()

@@ -116,7 +116,7 @@ def _copy(
         return
     kept = [_positions(axis, groups, descriptor) for axis in tensor_axes(node, groups)]
     parts = node.op.groups if isinstance(node.op, Conv2d | Conv1d) else 1
-    left = descriptor.group_counts.get(node.name, parts)
+    left = descriptor.part_counts.get(node.name, parts)
     for name, tensor in own.items():
         old: Tensor = getattr(source, name).detach()
         if parts > 1 and old.dim() > 1:

@@ -113,7 +113,7 @@ def generate(
         raise InputError("the reference's weights are --pretrained or --weights, not both")
     if generator.looks_at == "graph" and (weights or save_weights):
         raise InputError(f"{method} looks at no weights: leave --weights and --save-weights away")
-    if keep == 1 and save_weights is not None:
+    if keep == 1 and save_weights and not (pretrained or weights):
         raise InputError("to keep all looks at no weights: leave --save-weights away")
     own_recipe = recipe is None and epochs is None and not recipe_set
     chosen = None if own_recipe else recipe_of(recipe or "paper", epochs, recipe_set or [])
@@ -156,8 +156,7 @@ def generate(
     spec.save(target)
     picture = drawn(spec, target.with_suffix(".png"))
     if save_weights is not None:
-        looked_at = found.reference if generator.looks_at != "own" else None
-        trained = found.refit or looked_at
+        trained = found.refit or found.reference
         if trained is None:
             raise MethodError(
                 f"{method} hands out no trained weights: {target} is written, {save_weights} is not"

@@ -14,6 +14,7 @@ from prunenas.generators.base.weights import (
     Rule,
     Scope,
     kept_masks,
+    present,
     prunable,
 )
 from prunenas.ir.graph import Graph
@@ -29,7 +30,8 @@ class GradientMagnitude(Generator):
     GlobalMagGrad takes it of one batch in training mode, which also moves the running statistics
     (never those of the caller's network here), and prunes biases too, which stay here: up to that
     it is ``images=128, training=True, rule="quantile"``; LayerMagGrad is that with
-    ``scope="layer"``. A layer that would lose everything keeps its best weight.
+    ``scope="layer"``. A layer that would lose everything keeps its best weight. What a mask of the
+    reference has removed does not count and never comes back.
 
     Args:
         layers: ``conv``: all convolutions and no linear layer; ``hidden``: both, but not the layer
@@ -86,5 +88,11 @@ class GradientMagnitude(Generator):
             name: (subject.trained.weight(name) * gradient).abs().cpu().numpy()
             for name, gradient in gradients.items()
         }
-        masks, emptied = kept_masks(scores, subject.keep, scope=self.scope, rule=self.rule)
+        masks, emptied = kept_masks(
+            scores,
+            subject.keep,
+            scope=self.scope,
+            rule=self.rule,
+            among=present(subject.graph, [*scores]),
+        )
         return Proposal(masks=masks, kept_best=emptied)

@@ -20,13 +20,14 @@ from prunenas.generators.base.weights import (
     Rule,
     Scope,
     kept_masks,
+    present,
     prunable,
 )
 from prunenas.ir.graph import Graph
 from prunenas.training.augment import Batches
 from prunenas.training.holding import hold, set_to_zero
 from prunenas.training.loop import Hooks, Moment
-from prunenas.training.recipe import Recipe
+from prunenas.training.recipe import Recipe, fine_tune
 
 Schedule = Literal["one_shot", "geometric", "polynomial"]
 
@@ -56,7 +57,8 @@ class Magnitude(Generator):
     at once. Biases and norms stay, here as there; ShrinkBench, whose LayerMagWeight is
     ``scope="layer", rule="quantile", layers="hidden"``, prunes the biases of these layers too. The
     original of Han et al. is ``std_quality``. A layer that would lose everything keeps its largest
-    weight, where the source empties it. Weights are kept by exact masks.
+    weight, where the source empties it. Weights are kept by exact masks. What a mask of the
+    reference has removed does not count and never comes back.
 
     The schedules that take several steps train a copy of the network on the data, removed weights
     held at exactly zero; these never come back. What fine-tuning starts from is then that copy.
@@ -78,7 +80,7 @@ class Magnitude(Generator):
             None: as many as the recipe has.
         lr: Constant learning rate of this training; None: the recipe's rates.
         rewind: Before each training of ``geometric``, set the weights left to their initial values,
-            which are those that the seed gives: lottery tickets.
+            which are those that the seed gives: lottery tickets. A given network is refused.
         begin: Fraction of the steps of ``polynomial`` at which pruning begins (its ``t0``).
         end: Fraction of the steps at which the last weights go; between two updates lie
             ``int((end - begin) * steps / rounds)`` steps (its ``dt``).
@@ -158,38 +160,51 @@ class Magnitude(Generator):
         """Return the masks of the layers that may lose weights."""
         names = prunable(subject.graph, self.layers)
         if self.std_quality is not None:
-            return self._above_deviation(subject.trained, names, self.std_quality)
+            return self._above_deviation(subject, names, self.std_quality)
         if self.schedule == "geometric":
             return self._in_rounds(subject, names)
         if self.schedule == "polynomial":
             return self._gradually(subject, names)
         masks, emptied = kept_masks(
-            _sizes(subject.trained, names), subject.keep, scope=self.scope, rule=self.rule
+            _sizes(subject.trained, names),
+            subject.keep,
+            scope=self.scope,
+            rule=self.rule,
+            among=present(subject.graph, names),
         )
         return Proposal(masks=masks, kept_best=emptied)
 
     def _above_deviation(
-        self, network: Network, names: tuple[str, ...], quality: float
+        self, subject: Subject, names: tuple[str, ...], quality: float
     ) -> Proposal:
         masks, emptied = {}, []
-        for name, size in _sizes(network, names).items():
-            threshold = quality * float(network.weight(name).double().std(correction=0))
-            mask = np.asarray(size > np.float64(threshold))
+        there = present(subject.graph, names)
+        for name, size in _sizes(subject.trained, names).items():
+            left = torch.from_numpy(there[name])
+            weights = subject.trained.weight(name).cpu()[left].double()
+            threshold = quality * float(weights.std(correction=0))
+            mask = np.asarray((size > np.float64(threshold)) & there[name])
             if not mask.any():
                 emptied.append(name)
-                mask.reshape(-1)[size.argmax()] = True
+                best = np.where(there[name], size, -1.0).argmax()
+                mask[np.unravel_index(best, mask.shape)] = True
             masks[name] = mask
         return Proposal(masks=masks, kept_best=tuple(emptied))
 
     def _in_rounds(self, subject: Subject, names: tuple[str, ...]) -> Proposal:
         """Prune, train what is left, prune again; the last pruning is not trained any more."""
+        if self.rewind and subject.given:
+            raise MethodError(
+                "magnitude: rewind=True goes back to the weights that the reference began with, "
+                "and those of a network that is given are not known: let it be trained here"
+            )
         network = subject.copy()
         each = subject.keep ** (1 / self.rounds)
-        masks: Masks | None = None
+        masks = present(subject.graph, names)
         emptied: list[str] = []
         left = []
-        for _ in range(self.rounds):
-            if masks is not None:
+        for done in range(self.rounds):
+            if done:
                 if self.rewind:
                     network = subject.fresh()
                 held = _tensors(masks)
@@ -200,7 +215,6 @@ class Magnitude(Generator):
             )
             emptied += lost
             left.append(sum(int(mask.sum()) for mask in masks.values()))
-        assert masks is not None, "there is a round"
         return Proposal(
             masks=masks,
             kept_best=tuple(dict.fromkeys(emptied)),
@@ -212,7 +226,7 @@ class Magnitude(Generator):
         """Prune in the midst of one training."""
         network, recipe = subject.copy(), self._recipe(subject)
         first, every = self._steps(subject, recipe)
-        gradual = _Gradual(names)
+        gradual = _Gradual(present(subject.graph, names))
 
         def prune(network: Network, step: int) -> None:
             update, rest = divmod(step - first, every)
@@ -234,10 +248,11 @@ class Magnitude(Generator):
         )
 
     def _recipe(self, subject: Subject) -> Recipe:
-        recipe = subject.recipe
+        epochs = self.epochs or subject.recipe.epochs
         if self.lr is not None:
-            recipe = replace(recipe, lr=self.lr, schedule="constant")
-        return replace(recipe, epochs=self.epochs or recipe.epochs)
+            return fine_tune(subject.recipe, epochs=epochs, lr=self.lr)
+        # A sparse phase of the recipe would let go of what pruning holds at zero.
+        return replace(subject.recipe, epochs=epochs, sparse=None)
 
     def _steps(self, subject: Subject, recipe: Recipe) -> tuple[int, int]:
         """Return the step of the first update, and the steps from one to the next."""
@@ -262,10 +277,14 @@ class Magnitude(Generator):
 
 @final
 class _Gradual:
-    """The masks of a gradual pruning, while one training lasts."""
+    """The masks of a gradual pruning, while one training lasts.
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    Args:
+        there: The weights that a keep is a fraction of.
+    """
+
+    def __init__(self, there: Masks) -> None:
+        self.there = there
         self.masks: Masks = {}
         self.emptied: list[str] = []
         self.left: dict[str, int] = {}
@@ -275,10 +294,10 @@ class _Gradual:
         """Remove weights until ``keep`` is left; what is gone is the first to be gone."""
         if keep == 1:
             return
-        sizes = _sizes(network, self.names)
+        sizes = _sizes(network, tuple(self.there))
         for name, mask in self.masks.items():
             sizes[name][~mask] = -1.0
-        self.masks, emptied = kept_masks(sizes, keep, scope=scope, rule=rule)
+        self.masks, emptied = kept_masks(sizes, keep, scope=scope, rule=rule, among=self.there)
         self.emptied += emptied
         self.left[str(step)] = sum(int(mask.sum()) for mask in self.masks.values())
         held = _tensors(self.masks)
@@ -291,5 +310,6 @@ def _tensors(masks: Masks) -> dict[str, torch.Tensor]:
 
 
 def _sizes(network: Network, names: tuple[str, ...]) -> dict[str, NDArray[np.floating]]:
-    """Return the absolute weights of each layer, as new arrays."""
-    return {name: network.weight(name).abs().cpu().numpy() for name in names}
+    """Return the absolute weights of each layer, as new arrays in the kernels' logical order."""
+    # Channels-last weights would make arrays whose reshaped views are copies.
+    return {name: np.ascontiguousarray(network.weight(name).abs().cpu().numpy()) for name in names}

@@ -63,7 +63,8 @@ class MorphNet(Generator):
             mean 1 while all are alive, so it means what it means to ``network_slimming``; the
             source's is per operation or per parameter. The default is ours.
         budget: What the budget is of, and what a channel costs: ``macs``, multiply-accumulates
-            of one image, or ``params``, parameters.
+            of one image, or ``params``, parameters. Weights that a mask of the reference removes
+            are not counted.
         rounds: How often to train, shrink and expand.
         alive: A channel is alive whose score exceeds this; not negative. The default is ours.
         shrink_keep: Fraction of the scored channels that a round keeps, by one strict threshold

@@ -1,6 +1,6 @@
 """Network Slimming: sparsity training on batch-norm scales, one threshold over all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import strict_threshold
+from prunenas.arch.allocate import Scores, strict_threshold
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, is_amount, need
@@ -22,7 +22,7 @@ from prunenas.generators.base.channel_costs import (
 )
 from prunenas.generators.base.scales import left_alone, scale_places, scale_scores, scale_weights
 from prunenas.generators.base.scores import REDUCTIONS, Reduction
-from prunenas.ir.coupling import couple
+from prunenas.ir.coupling import ChannelGroup, couple
 from prunenas.ir.graph import Graph
 from prunenas.training.loop import Hooks
 
@@ -37,7 +37,9 @@ class NetworkSlimming(Generator):
     ``int(n * (1 - keep)) + 1`` of ``n`` go where none are tied. Batch norms of images and of
     vectors take part alike. A batch norm whose values go into a channel selection scores the
     selection, not its source: on PreResNet and DenseNet the trunk stays and the selections shrink.
-    Groups that no batch norm decides on are left alone, and told.
+    Groups that no batch norm decides on are left alone, and told. Scales that are tied at the
+    threshold all go, as in the source, and ``tied`` tells how many: a fresh network's are all
+    alike. A network that is given is taken as it is, not pushed before.
 
     Args:
         strength: Weight of the L1 penalty on the scales, added to their gradient as
@@ -102,12 +104,20 @@ class NetworkSlimming(Generator):
         groups = [group for group in subject.groups.free if group.name in scores]
         kept, emptied = strict_threshold(scores, groups, subject.keep)
         alone = left_alone(subject.groups, scores)
+        tied = _tied(scores, groups, subject.keep)
         return Proposal(
             selections=kept,
             scores=scores,
             kept_best=emptied,
-            found={"left_alone": alone} if alone else {},
+            found=({"left_alone": alone} if alone else {}) | ({"tied": tied} if tied > 1 else {}),
         )
+
+
+def _tied(scores: Scores, groups: Sequence[ChannelGroup], keep: float) -> int:
+    """Return how many scores equal the threshold: all of them go, however much is to be kept."""
+    every = np.sort(np.concatenate([scores[group.name] for group in groups]))
+    place = min(int(len(every) * round(1 - keep, 12)), len(every) - 1)
+    return int((every == every[place]).sum())
 
 
 def penalty_weights(graph: Graph, cost: Cost) -> dict[str, NDArray[np.float64]]:

@@ -25,6 +25,7 @@ from prunenas.generators.base.weights import (
     Scope,
     kept_channels,
     kept_masks,
+    present,
     prunable,
     scored_layers,
 )
@@ -48,7 +49,8 @@ class OptimalBrainDamage(Generator):
     label (the empirical Fisher information). The source then retrains and repeats; this is one of
     its rounds. Networks are looked at in evaluation mode.
 
-    A layer that would lose everything keeps its best weight. A channel's score is the sum of the
+    A layer that would lose everything keeps its best weight. What a mask of the reference has
+    removed does not count and never comes back. A channel's score is the sum of the
     saliencies of its filter, as if they did not interact; channels are no part of the source.
 
     Args:
@@ -132,7 +134,13 @@ class OptimalBrainDamage(Generator):
         }
         if masked:
             scores = {name: saliency.cpu().numpy() for name, saliency in saliencies.items()}
-            masks, emptied = kept_masks(scores, subject.keep, scope=self.scope, rule=self.rule)
+            masks, emptied = kept_masks(
+                scores,
+                subject.keep,
+                scope=self.scope,
+                rule=self.rule,
+                among=present(subject.graph, names),
+            )
             return Proposal(masks=masks, kept_best=emptied)
         return kept_channels(
             subject,

@@ -4,12 +4,22 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunenas.generators.base import GENERATORS, Generator, LooksAt, Proposal, Subject, need
 from prunenas.generators.base.method import Counts
-from prunenas.generators.base.weights import LAYERS, RULES, Layers, Rule, kept_masks, prunable
+from prunenas.generators.base.weights import (
+    LAYERS,
+    RULES,
+    Layers,
+    Rule,
+    kept_masks,
+    present,
+    prunable,
+)
 from prunenas.ir.draw import uniform
 from prunenas.ir.graph import Graph
+from prunenas.ir.ops import ExactMask
 
 
 @GENERATORS.register("random_weights")
@@ -21,7 +31,7 @@ class RandomWeights(Generator):
     As many are kept as ``magnitude`` keeps with the same ``layers`` and ``rule``: a draw in [0, 1)
     stands for the size of each weight. A layer that would lose everything keeps the weight that was
     closest to being kept. Weights are kept by exact masks; biases stay, where ShrinkBench draws
-    them too.
+    them too. What a mask of the reference has removed does not count and never comes back.
 
     Args:
         layers: ``conv``: all convolutions and no linear layer; ``hidden``: both, but not the layer
@@ -58,18 +68,23 @@ class RandomWeights(Generator):
 
     def propose(self, subject: Subject) -> Proposal:
         """Return one drawn mask for each layer that may lose weights."""
-        shapes = subject.graph.parameters()
-        draws = {}
-        for name in prunable(subject.graph, self.layers):
-            shape = shapes[f"{name}.weight"]
-            count = int(np.prod(shape))
-            drawn = uniform(count, seed=subject.seed, stream=f"random weights {name}")
-            draws[name] = drawn.reshape(shape)
+        there = present(subject.graph, prunable(subject.graph, self.layers))
+        draws = {name: _draws(name, left, subject.seed) for name, left in there.items()}
         if not self.independent:
-            masks, emptied = kept_masks(draws, subject.keep, rule=self.rule)
+            masks, emptied = kept_masks(draws, subject.keep, rule=self.rule, among=there)
             return Proposal(masks=masks, kept_best=emptied)
-        masks = {name: np.asarray(drawn < subject.keep) for name, drawn in draws.items()}
+        masks = {name: (draws[name] < subject.keep) & left for name, left in there.items()}
         emptied = tuple(name for name, mask in masks.items() if not mask.any())
         for name in emptied:
-            masks[name].reshape(-1)[draws[name].argmin()] = True
+            closest = np.where(there[name], draws[name], 1.0).argmin()
+            masks[name].reshape(-1)[closest] = True
         return Proposal(masks=masks, kept_best=emptied)
+
+
+def _draws(name: str, left: NDArray[np.bool_], seed: int) -> NDArray[np.float64]:
+    """Return one draw for each weight of a layer, of which some may be gone."""
+    stream = f"random weights {name}"
+    if not left.all():
+        # The draws that made a mask would keep all that it keeps, or none of it.
+        stream += f" under {ExactMask.of(left).digest}"
+    return uniform(left.size, seed=seed, stream=stream).reshape(left.shape)

@@ -14,7 +14,7 @@ from prunenas.build.network import Network
 from prunenas.build.silence import silence
 from prunenas.data.base import Part
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, need
-from prunenas.generators.base.norms import followers, norm_scores, removed_channels
+from prunenas.generators.base.norms import norm_scores, removed_channels
 from prunenas.generators.base.scores import REDUCTIONS, Reduction, best_of_each, layers_of, reduced
 from prunenas.ir.coupling import ChannelGroup, ChannelGroups, axis_width, channel_places
 from prunenas.ir.draw import subset
@@ -210,7 +210,7 @@ def _chosen(
     """Return the best channels of each group; of a selection, the best that its source keeps."""
     kept: dict[str, tuple[int, ...]] = {}
     for group in sorted(groups.free, key=lambda group: group.select):
-        lost = followers(groups, graph, kept).get(group.name, []) if group.select else []
+        lost = removed_channels(groups, graph, kept).get(group.name, ()) if group.select else ()
         there = [i for i in range(group.width) if i not in {*lost}]
         ranked = best(scores[group.name][there], widths[group.name])
         kept[group.name] = tuple(there[i] for i in ranked)

@@ -20,6 +20,7 @@ from prunenas.generators.base.weights import (
     Scope,
     kept_channels,
     kept_masks,
+    present,
     prunable,
     scored_layers,
 )
@@ -36,7 +37,8 @@ class Snip(Generator):
     of the mean cross-entropy on plain images. The source takes one batch, with batch norms as in
     evaluation, prunes biases too (they stay here), and keeps exactly ``round(n * keep)``. It starts
     from Glorot's initialisation; here it is the graph's own. A network that is given is looked at
-    as it is, trained or not. A layer that would lose everything keeps its best weight.
+    as it is, trained or not. A layer that would lose everything keeps its best weight. What a mask
+    of the reference has removed does not count and never comes back.
 
     Whole channels are no part of the source. A channel's score is the sum of its filter's
     sensitivities, or with ``joint`` the size of the sum of ``g * w``: the sensitivity of one
@@ -117,7 +119,13 @@ class Snip(Generator):
         total = sum(float(product.abs().sum()) for product in products.values()) or 1.0
         if masked:
             scores = {name: (p.abs() / total).cpu().numpy() for name, p in products.items()}
-            masks, emptied = kept_masks(scores, subject.keep, scope=self.scope, rule=self.rule)
+            masks, emptied = kept_masks(
+                scores,
+                subject.keep,
+                scope=self.scope,
+                rule=self.rule,
+                among=present(subject.graph, names),
+            )
             return Proposal(masks=masks, kept_best=emptied)
 
         def filters(name: str) -> torch.Tensor:

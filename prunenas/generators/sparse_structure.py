@@ -117,7 +117,12 @@ class SparseStructure(Generator):
     @property
     def counts(self) -> Counts:
         """Blocks, parts of grouped convolutions, or channels."""
-        return "channels" if self.scale == "neurons" else self.scale
+        counted: Mapping[Scale, Counts] = {
+            "blocks": "blocks",
+            "groups": "parts",
+            "neurons": "channels",
+        }
+        return counted[self.scale]
 
     @property
     def says_how_much(self) -> str | None:
@@ -265,7 +270,7 @@ def part_weights(graph: Graph, cost: Cost, sizes: Mapping[str, int]) -> dict[str
             one_less = Descriptor(
                 reference=digest(graph),
                 selections=parts.selections(np.arange(parts.count) > 0),
-                group_counts=dict.fromkeys(parts.convolutions, parts.count - 1),
+                part_counts=dict.fromkeys(parts.convolutions, parts.count - 1),
             )
             saved[parts.name] = whole - count(apply(graph, one_less))
     mean = sum(saved[name] * size for name, size in sizes.items()) / sum(sizes.values())
@@ -294,7 +299,7 @@ def _without_parts(
         counts |= dict.fromkeys(parts.convolutions, int(stays.sum()))
     return Proposal(
         selections=selections,
-        group_counts=counts,
+        part_counts=counts,
         kept_best=tuple(emptied),
         found=told,
         refit=refit.eval(),

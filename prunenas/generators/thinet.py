@@ -1,7 +1,7 @@
 """ThiNet: channels that the next layer can do without, found on sampled responses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
@@ -36,6 +36,7 @@ from prunenas.generators.base.responses import (
 from prunenas.ir.coupling import ChannelGroup
 from prunenas.ir.draw import uniform
 from prunenas.training.loop import Hooks
+from prunenas.training.recipe import fine_tune
 
 _Grams = Mapping[str, tuple[Tensor, float]]
 """By layer: what channels contribute, multiplied pair by pair and summed over all samples
@@ -220,9 +221,7 @@ class ThiNet(Generator):
         """Train what is left for a while; what is gone stays silent."""
         if not self.tune_epochs:
             return
-        recipe = replace(
-            subject.recipe, epochs=self.tune_epochs, lr=self.tune_lr, schedule="constant"
-        )
+        recipe = fine_tune(subject.recipe, epochs=self.tune_epochs, lr=self.tune_lr)
 
         def keep_silent(network: Network, _: object) -> None:
             silence(network, subject.groups, gone)

@@ -224,7 +224,7 @@ def own_dims(node: Node, rank: int) -> range:
 
 
 def resized(
-    graph: Graph, widths: Mapping[str, int], group_counts: Mapping[str, int] | None = None
+    graph: Graph, widths: Mapping[str, int], part_counts: Mapping[str, int] | None = None
 ) -> tuple[Node, ...]:
     """Return the nodes of ``graph`` with the widths of groups replaced; selections stay.
 
@@ -233,7 +233,7 @@ def resized(
     """
     groups = couple(graph)
     every = groups.widths | dict(widths)
-    counts = group_counts or {}
+    counts = part_counts or {}
     nodes = []
     for node in graph.nodes:
         fields: dict[str, Any] = {
@@ -254,15 +254,15 @@ def in_parts(node: Node) -> bool:
     return isinstance(node.op, Conv2d) and node.op.groups > 1
 
 
-def recut(graph: Graph, group_counts: Mapping[str, int]) -> ChannelGroups:
+def recut(graph: Graph, part_counts: Mapping[str, int]) -> ChannelGroups:
     """Return the groups of ``graph`` with the divisors that other numbers of parts ask for.
 
     Args:
         graph: The reference; its groups, their names and widths stay.
-        group_counts: New number of parts by grouped convolution; other names mean nothing.
+        part_counts: New number of parts by grouped convolution; other names mean nothing.
     """
     groups = couple(graph)
-    cut = [n for n in graph.nodes if in_parts(n) and (n.weights or n.name) in group_counts]
+    cut = [n for n in graph.nodes if in_parts(n) and (n.weights or n.name) in part_counts]
     if not cut:
         return groups
     whole = {
@@ -276,7 +276,7 @@ def recut(graph: Graph, group_counts: Mapping[str, int]) -> ChannelGroups:
     divisors |= {g.name: g.divisor for g in others if g.name in groups}
     for node in cut:
         assert isinstance(node.op, Conv2d)
-        count = group_counts[node.weights or node.name]
+        count = part_counts[node.weights or node.name]
         for segment in (*groups.read(node), *groups.axes[node.name]):
             before = node.op.groups // math.gcd(node.op.groups, segment.repeat)
             after = count // math.gcd(count, segment.repeat) if count > 0 else 1

@@ -1,5 +1,6 @@
 """Layer by layer: what an architecture keeps of its reference, and what that costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +12,7 @@ from prunenas.arch.spec import ArchSpec
 from prunenas.ir.cost import NodeCost, is_sparse, node_costs
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.masks import sparsity_of
+from prunenas.ir.masks import kept_weights, sparsity_of
 from prunenas.ir.ops import KernelOp, Select
 
 HEADER = ("layer", "full", "kept", "nominal", "actual", "params", "of", "MACs", "of")
@@ -71,7 +72,7 @@ def _row(
         full=full,
         kept=kept,
         nominal=_nominal(spec, reference, name),
-        actual=_actual(spec.graph, name, now, kept / full),
+        actual=kept / full * (1.0 if now is None else _density(spec.graph, name)),
         params=0 if now is None else now.nonzero_params,
         full_params=then.params,
         macs=0 if now is None else now.effective_macs,
@@ -83,10 +84,14 @@ def _width(graph: Graph, name: str) -> int:
     return graph.shapes[name].sizes[graph[name].op.channel]
 
 
-def _actual(graph: Graph, name: str, now: NodeCost | None, widths: float) -> float:
-    if now is None or sparsity_of(graph[name].op) is None or not now.macs:
-        return widths
-    return widths * now.effective_macs / now.macs
+def _density(graph: Graph, name: str) -> float:
+    """Return what part of a layer's weights its mask keeps; 1 where there is none."""
+    owner = graph[graph[name].weights or name]
+    sparsity = sparsity_of(owner.op)
+    if sparsity is None:
+        return 1.0
+    shape = owner.op.parameters(graph.input_shapes(owner), graph.shapes[owner.name])["weight"]
+    return kept_weights(sparsity, shape, owner.name) / math.prod(shape)
 
 
 def _nominal(spec: ArchSpec, reference: Graph, name: str) -> float | None:

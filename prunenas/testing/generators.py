@@ -76,7 +76,7 @@ class GeneratorContract(Looking):
         """No group is empty, and none is wider than its reference."""
         graph, _ = self.subject(name)
         for keep in self.asked():
-            groups = recut(graph, self.found(name, keep).group_counts)
+            groups = recut(graph, self.found(name, keep).part_counts)
             widths = _every_width(graph, self.found(name, keep))
             assert widths.keys() == groups.widths.keys()
             for group in groups:
@@ -93,7 +93,7 @@ class GeneratorContract(Looking):
             "channels": _channels,
             "weights": _weights,
             "blocks": _blocks,
-            "groups": _parts,
+            "parts": _parts,
         }
         for keep in self.asked():
             found = self.found(name, keep)

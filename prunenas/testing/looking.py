@@ -131,6 +131,6 @@ class Looking:
 
 def _has(counts: Counts, graph: Graph) -> bool:
     """Return whether ``graph`` has any of what is counted; of channels and weights all have."""
-    if counts == "groups":
+    if counts == "parts":
         return any(in_parts(node) for node in graph.nodes)
     return counts != "blocks" or bool(blocks(graph))

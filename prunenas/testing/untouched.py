@@ -8,14 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-)
-
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +55,8 @@ class Untouched:
 
 
 def _hooks(module: nn.Module) -> list[int]:
-    return [hook for kind in _HOOKS for hook in getattr(module, kind)]
+    filed = [kind for name, kind in sorted(vars(module).items()) if name.endswith("_hooks")]
+    return [hook for kind in filed for hook in kind]
 
 
 @final

@@ -25,6 +25,7 @@ from prunenas.training.augment import Batches
 from prunenas.training.evaluate import Evaluation, evaluate
 from prunenas.training.hooks import Hooks as Hooks
 from prunenas.training.hooks import Moment as Moment
+from prunenas.training.randomness import seeded
 from prunenas.training.recipe import Recipe
 from prunenas.training.sparse_phase import SparseTraining
 
@@ -90,9 +91,7 @@ def train(
     device = next(network.parameters()).device
     data = data.to(device)
     started = time.perf_counter()
-    # Dropout draws from torch's global state; the fork gives it back as it was.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         seen = _fit(network, data, recipe, seed, held_out, hooks or Hooks(), on_epoch, started)
     part: PartName = "validation" if held_out else "test"
     # The last epoch has been judged already where it was held out.

@@ -398,7 +398,7 @@ def test_the_smallest_parts_go_with_all_their_channels(monkeypatch):
     graph = resnext()
     # Of 6 parts int(6 * 0.5) go: the second and fourth of the first, the second of the other.
     found = generate("sparse_structure", graph, images(graph), keep=0.5, scale="groups")
-    assert found.group_counts == {"a.mid": 2, "b.mid": 1}
+    assert found.part_counts == {"a.mid": 2, "b.mid": 1}
     assert found.selections == {
         "a.low": (0, 1, 4, 5),
         "a.mid": (0, 1, 2, 6, 7, 8),
@@ -412,7 +412,7 @@ def test_the_smallest_parts_go_with_all_their_channels(monkeypatch):
     assert (small["a.mid"].op.groups, small["b.mid"].op.groups) == (2, 1)
     # int(6 * 0.2) goes; the other convolution is not mentioned.
     found = generate("sparse_structure", graph, images(graph), keep=0.8, scale="groups")
-    assert found.group_counts == {"a.mid": 3}
+    assert found.part_counts == {"a.mid": 3}
     assert {*found.widths} == {"a.low", "a.mid"}
     assert found.origin.reached == 5 / 6
 
@@ -422,7 +422,7 @@ def test_a_convolution_that_would_lose_all_its_parts_keeps_its_best(monkeypatch)
     graph = resnext()
     found = generate("sparse_structure", graph, images(graph), keep=0.5, scale="groups")
     # Three go, of which two are all of b.mid: its second part stays all the same.
-    assert found.group_counts == {"a.mid": 3, "b.mid": 1}
+    assert found.part_counts == {"a.mid": 3, "b.mid": 1}
     assert found.selections["b.low"] == found.selections["b.mid"] == (3, 4, 5)
     assert found.selections["a.low"] == (2, 3, 4, 5, 6, 7)
     assert found.origin.kept_best == ("b.mid",)
@@ -444,7 +444,7 @@ def test_parts_at_zero_are_exactly_what_goes_and_compute_nothing(name, monkeypat
         zeros_only=True,
     )  # fmt: skip
     left = {n.replace("_", "."): sum(v > 0 for v in values) for n, values in zeros.items()}
-    counts = dict(result.descriptor.group_counts)
+    counts = dict(result.descriptor.part_counts)
     assert counts.pop("two", 2) == 2
     assert counts == {n: c for n, c in left.items() if c < len(zeros[n.replace(".", "_")])}
     assert result.descriptor.origin.keep is None
@@ -504,7 +504,7 @@ def test_convolutions_that_read_each_other_s_parts_share_factors(monkeypatch):
     graph = chained()
     found = generate("sparse_structure", graph, images(graph), keep=0.4, scale="groups")
     # int(3 * 0.6) of the 3 factors goes, and a part of each.
-    assert found.group_counts == {"one": 2, "two": 2}
+    assert found.part_counts == {"one": 2, "two": 2}
     assert found.selections == {
         "low": (0, 1, 4, 5),
         "one": (0, 1, 2, 6, 7, 8),
@@ -538,7 +538,7 @@ def test_parts_that_cannot_go_are_told_with_the_reason():
         "sparse_structure", grouped(), images(grouped()), keep=0.5, recipe=RECIPE, scale="groups"
     )
     assert found.origin.found["left_alone"] == {"right": "left reads its inputs too"}
-    assert {*found.group_counts} == {"grouped"}
+    assert {*found.part_counts} == {"grouped"}
 
 
 def test_normed_channels_that_norms_mix_stay():
@@ -572,7 +572,7 @@ def test_parts_of_a_published_network_can_go():
     selections = {n: kept for parts in removable for n, kept in parts.selections(odd).items()}
     counts = {parts.name: 21 for parts in removable}
     small = apply(
-        graph, Descriptor(reference=digest(graph), selections=selections, group_counts=counts)
+        graph, Descriptor(reference=digest(graph), selections=selections, part_counts=counts)
     )
     network = build(small).eval()
     assert network.weight("layer1.0.conv2").shape == (84, 4, 3, 3)

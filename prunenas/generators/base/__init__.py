@@ -1,7 +1,9 @@
 """What every pruning method is, and what several of them use.
 
 ``method`` says what one is, ``verb`` calls it, ``fit`` brings what it proposes under the graph's
-rules. ``scores`` and ``kernels`` read weights, ``responses`` activations, ``gradients`` gradients.
+rules, ``about`` tells of it. Of what is read: ``scores``, ``norms`` and ``weights`` are about
+kernels, ``scales`` and ``factors`` about what multiplies channels, ``readers`` and ``responses``
+about the layers behind, ``gradients`` about the loss.
 """
 
 from prunenas.generators.base.method import (

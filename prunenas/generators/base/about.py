@@ -80,9 +80,11 @@ def about(name: str) -> About:
 
 
 def _needs(kind: type[Generator]) -> str:
-    # A property where it follows from the options.
-    images = ", and images" if getattr(kind, "reads", None) is True else ""
-    return _LOOKS_AT[kind.looks_at] + images
+    # What is no plain value is decided by the options, unless it is what every method inherits.
+    reads: object = vars(Generator)["reads"]
+    own: object = next(vars(c)["reads"] for c in kind.__mro__ if "reads" in vars(c))
+    images = ", and images" if own is True else ", and images for some options"
+    return _LOOKS_AT[kind.looks_at] + ("" if own is reads or own is False else images)
 
 
 def _kind(annotation: Any) -> str:

@@ -20,7 +20,11 @@ WEIGHTINGS = get_args(Weighting)
 
 
 def total_cost(graph: Graph, cost: Cost, widths: Mapping[str, int]) -> int:
-    """Return the cost of ``graph`` with some widths of free groups replaced; others stay."""
+    """Return the cost of ``graph`` with some widths of free groups replaced; others stay.
+
+    Where kernels are under masks, what these leave is counted, as budgets do: of masks that are
+    drawn when widths are known, the expected share.
+    """
     return int(_evaluated(graph, cost, _row(graph, widths)[None])[0])
 
 
@@ -34,7 +38,7 @@ def channel_costs(
 
     Args:
         graph: The network.
-        cost: Multiply-accumulates of one image, or parameters; both dense.
+        cost: Multiply-accumulates of one image, or parameters; as ``total_cost`` counts them.
         widths: Width by group at which the derivative is taken, 0 allowed; groups that are not
             named, as wide as in ``graph``.
 
@@ -80,4 +84,4 @@ def _row(graph: Graph, widths: Mapping[str, int]) -> NDArray[np.int64]:
 
 def _evaluated(graph: Graph, cost: Cost, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     model = CostModel.of(graph)
-    return model.macs(rows) if cost == "macs" else model.params(rows)
+    return model.effective_macs(rows) if cost == "macs" else model.nonzero_params(rows)

@@ -23,7 +23,7 @@ def fitted(
     Groups that a convolution with another number of parts reads or makes keep what is proposed:
     which of their parts go is the method's to say, as is what bounds ask of them.
     """
-    groups = recut(graph, proposal.group_counts)
+    groups = recut(graph, proposal.part_counts)
     parted = _parted(graph, groups, proposal)
     asked = dict(proposal.widths) | {name: len(kept) for name, kept in proposal.selections.items()}
     bounded = within_bounds(groups, asked)
@@ -59,7 +59,7 @@ def _parted(graph: Graph, groups: ChannelGroups, proposal: Proposal) -> frozense
         node
         for node in graph.nodes
         if isinstance(node.op, Conv2d)
-        and proposal.group_counts.get(node.name, node.op.groups) != node.op.groups
+        and proposal.part_counts.get(node.name, node.op.groups) != node.op.groups
     ]
     axes = [axis for n in changed for axis in (groups.read(n), groups.axes[n.name])]
     return frozenset(name for axis in axes for segment in axis for name in segment.groups)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from prunenas.errors import MethodError
 from prunenas.generators.base.method import Subject
 from prunenas.ir.ops import Convolve
+from prunenas.training.randomness import seeded
 
 
 @final
@@ -42,9 +43,7 @@ class Twin:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the class scores ``[n classes]``; the global random state stays."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            torch.manual_seed(self._seed + self._passes)
+        with seeded(self._seed + self._passes, self._device), torch.enable_grad():
             self._passes += 1
             scores: Tensor = self.network(images)
         return scores

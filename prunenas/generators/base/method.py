@@ -23,17 +23,31 @@ from prunenas.ir.graph import Graph
 from prunenas.registry import Registry
 from prunenas.training.augment import normalise
 from prunenas.training.evaluate import Evaluation, evaluate
-from prunenas.training.loop import Hooks, OnEpoch, check_fit, train
+from prunenas.training.loop import Hooks, OnEpoch, train
 from prunenas.training.recipe import Recipe
 
 LooksAt = Literal["graph", "initial", "trained", "own"]
 """What a method needs: the graph alone; a fresh network; a trained one; or it trains by itself."""
 
-Counts = Literal["channels", "weights", "blocks", "groups"]
-"""What a method's keep is a fraction of; ``groups`` are the parts of grouped convolutions."""
+Counts = Literal["channels", "weights", "blocks", "parts"]
+"""What a method's keep is a fraction of; ``parts`` are those of grouped convolutions."""
 
 _SCORED_BATCH = 128
 """Images a forward pass of scoring: what a small machine holds of the largest networks here."""
+
+
+_HOOKS = frozenset(
+    f"_{when}_hooks{which}"
+    for when in ("forward", "forward_pre", "backward", "backward_pre")
+    for which in ("", "_with_kwargs", "_always_called")
+)
+"""Where torch files the hooks of a module."""
+
+_TAKEN = frozenset(
+    {"method", "graph", "data", "keep", "recipe", "seed", "network", "device", "on_epoch"}
+    | {"weights", "accuracy"}
+)
+"""Names that no option can have: arguments of ``prune``, and what an origin tells besides."""
 
 
 @final
@@ -50,6 +64,7 @@ class Subject:
             ``copy`` if anything is to be changed.
         data: The images; None where the method reads none. The test set is not to be read.
         recipe: How the reference is trained.
+        given: Whether the caller handed the network in, so that it did not begin as ``fresh``.
         on_epoch: Called after every epoch that the method trains.
     """
 
@@ -60,6 +75,7 @@ class Subject:
     network: Network | None = None
     data: ImageData | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    given: bool = False
     on_epoch: OnEpoch | None = None
 
     @property
@@ -101,9 +117,15 @@ class Subject:
         return next(self.trained.parameters()).device
 
     def copy(self) -> Network:
-        """Return a copy of the network, in evaluation mode and without gradients."""
-        twin = copy.deepcopy(self.trained).eval()
+        """Return a copy of the network, in evaluation mode, that can be trained.
+
+        Gradients, frozen parameters and hooks are the caller's: the copy has none.
+        """
+        twin = copy.deepcopy(self.trained).eval().requires_grad_(True)
         twin.zero_grad(set_to_none=True)
+        for module in twin.modules():
+            for hooks in (value for name, value in vars(module).items() if name in _HOOKS):
+                hooks.clear()
         return twin
 
     def fresh(self, graph: Graph | None = None) -> Network:
@@ -157,7 +179,7 @@ class Proposal:
             graph asks for fewer channels than the method kept, the lowest scores go.
         kept_best: Groups or layers that the method would have emptied.
         dropped: Residual blocks to leave out.
-        group_counts: Parts that are left of each grouped convolution that the method scores, also
+        part_counts: Parts that are left of each grouped convolution that the method scores, also
             where all are. Where parts go, the selections tell whole parts on both sides.
         masks: Kept weights by layer, true where kept, of the kernel's shape.
         densities: Keep probability of each kernel position by layer.
@@ -173,7 +195,7 @@ class Proposal:
     scores: Scores = field(default_factory=dict)
     kept_best: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    group_counts: Mapping[str, int] = field(default_factory=dict)
+    part_counts: Mapping[str, int] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     densities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     nominal: Mapping[str, float] = field(default_factory=dict)
@@ -243,10 +265,16 @@ def make_generator(method: str, **options: Any) -> Generator:
 
     Raises:
         UnknownNameError: No such method.
-        MethodError: It has no such option; the message lists those it has.
+        MethodError: It has no such option; the message lists those it has. Or it has one whose
+            name means something else already.
     """
     kind = GENERATORS[method]
     known = [f.name for f in fields(kind)]
+    if taken := sorted(_TAKEN & {*known}):
+        raise MethodError(
+            f"{method}: no option can be called {', '.join(taken)}, which prune and the origin "
+            "of a descriptor use themselves; rename it"
+        )
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise MethodError(
@@ -276,18 +304,3 @@ def is_fraction(value: float) -> bool:
 def is_amount(value: float) -> bool:
     """Return whether ``value`` is finite and not negative."""
     return 0 <= value < math.inf
-
-
-__all__ = [
-    "GENERATORS",
-    "Counts",
-    "Generator",
-    "LooksAt",
-    "Proposal",
-    "Subject",
-    "check_fit",
-    "is_amount",
-    "is_fraction",
-    "make_generator",
-    "need",
-]

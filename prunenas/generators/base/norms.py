@@ -11,11 +11,12 @@ from torch import Tensor
 
 from prunenas.build.network import Network
 from prunenas.errors import MethodError, ShapeError
+from prunenas.generators.base.readers import lost
 from prunenas.generators.base.scores import Reduction, group_scores, kernel
 from prunenas.ir.blocks import Block, blocks
-from prunenas.ir.coupling import ChannelGroup, ChannelGroups, channel_places
+from prunenas.ir.coupling import ChannelGroup, ChannelGroups
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Add, Arithmetic, Conv1d, Conv2d, Linear, PadChannels, Select
+from prunenas.ir.ops import Add, Arithmetic, Conv1d, Conv2d, Linear, PadChannels
 
 
 def filter_norms(weight: Tensor, power: int) -> Tensor:
@@ -58,34 +59,14 @@ def norm_scores(
     )
 
 
-def followers(
-    groups: ChannelGroups, graph: Graph, kept: Mapping[str, Collection[int]]
-) -> dict[str, list[int]]:
-    """Return what channel selections lose where their sources keep only ``kept``, by group."""
-    lost: dict[str, set[int]] = {}
-    for node in graph.nodes:
-        if not isinstance(node.op, Select):
-            continue
-        gone = {
-            int(place)
-            for name, places in channel_places(groups.read(node), groups.widths)
-            if name in kept
-            for place in places[[i not in {*kept[name]} for i in range(len(places))]].flat
-        }
-        own = groups.axes[node.name][0].group
-        if missing := {i for i, channel in enumerate(node.op.indices) if channel in gone}:
-            lost[own] = lost.get(own, set()) | missing
-    return {name: sorted(channels) for name, channels in lost.items()}
-
-
 def removed_channels(
     groups: ChannelGroups, graph: Graph, kept: Mapping[str, Collection[int]]
-) -> dict[str, list[int]]:
+) -> dict[str, tuple[int, ...]]:
     """Return what goes where groups keep only ``kept``: theirs, and what selections lose by it."""
     own = {
         name: sorted({*range(groups[name].width)} - {*channels}) for name, channels in kept.items()
     }
-    return followers(groups, graph, kept) | own
+    return lost(graph, groups, own)
 
 
 def matching(

@@ -29,12 +29,12 @@ class Preset:
 
 
 def _resnet(
-    family: str, last: tuple[int, ...], rates: tuple[float, ...], skip: tuple[int, ...]
+    family: str, last: tuple[int, ...], removed: tuple[float, ...], skip: tuple[int, ...]
 ) -> Preset:
     """Return a preset of basic blocks, of which the first convolutions (even numbers) shrink."""
     starts = (2, *(number + 2 for number in last[:-1]))
     stages = (range(start, end + 1, 2) for start, end in zip(starts, last, strict=True))
-    return Preset(family=family, stages=tuple(zip(stages, rates, strict=True)), skip=skip)
+    return Preset(family=family, stages=tuple(zip(stages, removed, strict=True)), skip=skip)
 
 
 _56 = ("resnet56", (18, 36, 54))
@@ -76,8 +76,8 @@ def preset_keeps(graph: Graph, name: str) -> dict[str, float]:
         if isinstance(node.op, Conv2d) and node.op.kernel != (1, 1)
     ]
     return {
-        groups.axes[numbered[number - 1]][0].group: 1 - rate
-        for numbers, rate in preset.stages
+        groups.axes[numbered[number - 1]][0].group: 1 - removed
+        for numbers, removed in preset.stages
         for number in numbers
         if number not in preset.skip
     }

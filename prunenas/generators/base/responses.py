@@ -2,7 +2,8 @@
 
 A location is one position of a layer's output. A layer's output there, less its bias, is the sum
 of what its input channels contribute: each the product of the channel's patch and its part of the
-kernel. Only patches at drawn locations are ever kept, and those of one batch at a time.
+kernel. Only patches at drawn locations are ever kept: those of one batch at a time, or, to refit a
+layer that reads more values than there are samples, those of all samples.
 """
 
 import math

@@ -1,5 +1,6 @@
 """The verbs: a method's name and a reference in, what it found out."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, final
 
@@ -17,7 +18,7 @@ from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest, encode
 from prunenas.ir.coupling import ChannelGroups, couple
 from prunenas.ir.graph import Graph
-from prunenas.ir.masks import kept_weights
+from prunenas.ir.masks import kept_weights, sparsity_of
 from prunenas.ir.ops import Conv2d, ExactMask, KernelSparsity
 from prunenas.training.loop import OnEpoch, check_fit, train
 from prunenas.training.recipe import Recipe
@@ -104,8 +105,9 @@ def prune(
         graph: The reference.
         data: For methods that train or look at images: they see the training set less its
             validation part, which judges. The test set stays unread.
-        keep: Fraction to keep, in (0, 1], of what the method counts: channels, weights or blocks.
-            1 is the identity and trains nothing. None where an option of the method says how much.
+        keep: Fraction to keep, in (0, 1], of what the method counts: channels, weights, blocks
+            or parts of convolutions. 1 is the identity and trains nothing. None where an option of
+            the method says how much.
         recipe: How to train the reference; the method's own by default.
         seed: Seed of weights, training and draws.
         network: A trained reference to look at instead of training one; it is not changed.
@@ -125,19 +127,21 @@ def prune(
     groups = couple(graph)
     recipe = recipe or generator.recipe
     told = {name: encode(value) for name, value in _options(generator).items()} | {"seed": seed}
-    if keep == 1:
-        origin = Origin(method=method, keep=keep, reached=1.0, options=told)
-        return Pruned(descriptor=Descriptor(reference=digest(graph), origin=origin), reference=None)
-    generator.check(graph)
-    if not groups.free and generator.counts == "channels":
-        fixed = "; ".join(f"{group.name}: {group.fixed}" for group in groups)
-        raise MethodError(f"{method} has nothing to prune, every group is fixed: {fixed}")
     if network is not None and digest(network.graph) != digest(graph):
         raise MethodError(
             f"the network is of the graph {digest(network.graph)}, the reference is {digest(graph)}"
         )
+    if keep == 1:
+        origin = Origin(method=method, keep=keep, reached=1.0, options=told)
+        identity = Descriptor(reference=digest(graph), origin=origin)
+        return Pruned(descriptor=identity, reference=network)
+    generator.check(graph)
+    if not groups.free and generator.counts == "channels":
+        fixed = "; ".join(f"{group.name}: {group.fixed}" for group in groups)
+        raise MethodError(f"{method} has nothing to prune, every group is fixed: {fixed}")
     _check_data(method, generator, graph, data, network)
     told |= _circumstances(generator, data, recipe, network)
+    given = network
     if network is None and generator.looks_at != "graph":
         network = build(graph, seed=seed, device=device)
         if generator.looks_at == "trained":
@@ -152,6 +156,9 @@ def prune(
                 on_epoch=on_epoch,
             )
             told |= {"accuracy": reached.accuracy}
+    if data is not None and network is not None:
+        # Once here, and not each time that the method looks at images.
+        data = data.to(next(network.parameters()).device)
     proposal = generator.propose(
         Subject(
             graph=graph,
@@ -161,12 +168,15 @@ def prune(
             network=network,
             data=data,
             recipe=recipe,
+            given=given is not None,
             on_epoch=on_epoch,
         )
     )
     told_of = Origin(method=method, keep=keep, options=told)
     descriptor = _descriptor(graph, groups, generator, proposal, told_of, seed)
-    return Pruned(descriptor=descriptor, reference=network, refit=proposal.refit)
+    # Where an own training begins with fresh weights, nobody looked at these.
+    looked_at = given if generator.looks_at == "own" else network
+    return Pruned(descriptor=descriptor, reference=looked_at, refit=proposal.refit)
 
 
 def _circumstances(
@@ -190,7 +200,7 @@ def _check_keep(method: str, generator: Generator, keep: float | None) -> None:
         check_keep(keep)
     if keep is None and option is None:
         raise KeepError(f"{method} needs keep, a fraction in (0, 1]")
-    if keep is not None and keep < 1 and option is not None:
+    if keep is not None and option is not None:
         raise KeepError(f"{method}: {option} says how much is kept, so {keep=} cannot; leave one")
 
 
@@ -226,20 +236,20 @@ def _descriptor(
 ) -> Descriptor:
     widths, selections = fitted(graph, groups, proposal)
     masks = {name: ExactMask.of(kept) for name, kept in proposal.masks.items()}
-    parts = {name: _parts(graph, name) for name in proposal.group_counts}
+    parts = {name: _parts(graph, name) for name in proposal.part_counts}
     every = widths | {name: len(kept) for name, kept in selections.items()}
     reached = {
         "channels": lambda: reached_keep(groups, every),
         "weights": lambda: _reached_weights(graph, proposal, seed),
         "blocks": lambda: 1 - len(proposal.dropped) / len(blocks(graph)),
-        "groups": lambda: sum(proposal.group_counts.values()) / sum(parts.values()),
+        "parts": lambda: sum(proposal.part_counts.values()) / sum(parts.values()),
     }
     return Descriptor(
         reference=digest(graph),
         widths=widths,
         selections=selections,
         dropped=proposal.dropped,
-        group_counts={n: c for n, c in proposal.group_counts.items() if c != parts[n]},
+        part_counts={n: c for n, c in proposal.part_counts.items() if c != parts[n]},
         densities=proposal.densities,
         masks=masks,
         seed=seed,
@@ -263,12 +273,18 @@ def _parts(graph: Graph, name: str) -> int:
 
 
 def _reached_weights(graph: Graph, proposal: Proposal, seed: int) -> float:
-    """Return kept / all weights of the layers that the method masks."""
+    """Return kept / all weights of the layers that the method masks.
+
+    Those that a mask of the reference has removed are none of them.
+    """
     shapes = graph.parameters()
-    kept = sum(int(mask.sum()) for mask in proposal.masks.values())
-    full = sum(mask.size for mask in proposal.masks.values())
-    for name, density in proposal.densities.items():
-        shape = shapes[f"{name}.weight"]
-        kept += kept_weights(KernelSparsity(density=density, seed=seed), shape, name)
-        full += int(torch.Size(shape).numel())
+    kept = full = 0
+    for name in {**proposal.masks, **proposal.densities}:
+        shape, before = shapes[f"{name}.weight"], sparsity_of(graph[name].op)
+        if name in proposal.masks:
+            kept += int(proposal.masks[name].sum())
+        else:
+            pattern = KernelSparsity(density=proposal.densities[name], seed=seed)
+            kept += kept_weights(pattern, shape, name)
+        full += math.prod(shape) if before is None else kept_weights(before, shape, name)
     return kept / full if full else 1.0

@@ -1,6 +1,6 @@
 """Which weights may go, and from scores of weights to masks, or to kept channels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ from prunenas.generators.base.method import Proposal, Subject
 from prunenas.generators.base.scores import Reduction, best_of_each, group_scores
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
+from prunenas.ir.masks import mask_of, sparsity_of
 from prunenas.ir.ops import Conv1d, Conv2d, Depthwise2d, KernelOp
 
 Layers = Literal["conv", "hidden", "all"]
@@ -67,6 +68,28 @@ def _classifiers(graph: Graph) -> set[str]:
     groups = couple(graph)
     decided = {name for axis in groups.dims[graph.output] for s in axis for name in s.groups}
     return {graph[m].weights or m for name in decided for m in groups[name].members}
+
+
+def present(graph: Graph, layers: Iterable[str]) -> Masks:
+    """Return the weights of each layer that are there: all but those that a mask has removed.
+
+    Only these are candidates: what a mask of the reference removes never comes back.
+
+    Args:
+        graph: The reference.
+        layers: Names of layers with a kernel of their own.
+
+    Raises:
+        MaskError: The bits of an exact mask are not here.
+    """
+    shapes = graph.parameters()
+    there = {}
+    for name in layers:
+        shape, sparsity = shapes[f"{name}.weight"], sparsity_of(graph[name].op)
+        there[name] = (
+            np.ones(shape, dtype=np.bool_) if sparsity is None else mask_of(sparsity, shape, name)
+        )
+    return there
 
 
 def kept_masks(

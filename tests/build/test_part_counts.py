@@ -56,8 +56,8 @@ def muted(network, gone):
 
 
 def check(graph, kept, gone, counts):
-    small = inherit(lively(graph).float(), told(graph, selections=kept, group_counts=counts))
-    assert small.graph == apply(graph, told(graph, selections=kept, group_counts=counts))
+    small = inherit(lively(graph).float(), told(graph, selections=kept, part_counts=counts))
+    assert small.graph == apply(graph, told(graph, selections=kept, part_counts=counts))
     x = images(graph)
     with torch.no_grad():
         expected = muted(lively(graph).float().double(), gone)(x)
@@ -105,7 +105,7 @@ def test_the_parts_that_stay_may_be_narrowed_alike():
 )
 def test_parts_that_do_not_match_are_refused(low, mid, count):
     graph = resnext()
-    found = told(graph, selections={"a.low": low, "a.mid": mid}, group_counts={"a.mid": count})
+    found = told(graph, selections={"a.low": low, "a.mid": mid}, part_counts={"a.mid": count})
     apply(graph, found)
     with pytest.raises(DescriptorError, match=f"a.mid: {count} of its 4 groups must keep equally"):
         inherit(lively(graph), found)
@@ -121,7 +121,7 @@ def test_without_a_count_no_part_vanishes():
 def test_the_exported_file_computes_the_same():
     graph = resnext()
     kept = {"a.low": channels((1, 3), 2), "a.mid": channels((1, 3), 3)}
-    small = apply(graph, told(graph, selections=kept, group_counts={"a.mid": 2}))
+    small = apply(graph, told(graph, selections=kept, part_counts={"a.mid": 2}))
     assert_same_function(small)
 
 
