@@ -330,6 +330,30 @@ def best(scores: NDArray[np.float64], count: int) -> tuple[int, ...]:
     return tuple(sorted(int(i) for i in order[:count]))
 
 
+def whole_count(total: int, fraction: float) -> int:
+    """Return ``int(total * fraction)``, where the error of a float takes nothing away.
+
+    Example:
+        >>> int(100 * 0.29), whole_count(100, 0.29)
+        (28, 29)
+    """
+    # A product such as 100 * 0.29 falls short of the whole number that is meant.
+    return int(total * fraction + 1e-9)
+
+
+def removed_part(keep: float) -> float:
+    """Return ``1 - keep`` as the decimal fraction that was meant: 1 - 0.3 is not 0.7 in floats."""
+    return round(1 - keep, 12)
+
+
+def strict_place(total: int, keep: float) -> int:
+    """Return the place of a strict threshold among ``total`` scores in ascending order.
+
+    The product is the released code's, errors of floats and all: published counts follow from it.
+    """
+    return min(int(total * removed_part(keep)), total - 1)
+
+
 def strict_threshold(
     scores: Scores, groups: Sequence[ChannelGroup], keep: float
 ) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
@@ -354,9 +378,7 @@ def strict_threshold(
     if keep == 1 or not groups:
         return {g.name: tuple(range(g.width)) for g in groups}, ()
     every = np.sort(np.concatenate([scores[group.name] for group in groups]))
-    # 1 - keep is not always the removed part that was meant: 1 - 0.4 is 0.6, but 1 - 0.3 is not 0.7
-    removed = round(1 - keep, 12)
-    threshold = every[min(int(len(every) * removed), len(every) - 1)]
+    threshold = every[strict_place(len(every), keep)]
     kept: dict[str, tuple[int, ...]] = {}
     emptied = []
     for group in groups:

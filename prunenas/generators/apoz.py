@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunenas.arch.allocate import Scores, best
+from prunenas.arch.allocate import Scores, best, whole_count
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, need
 from prunenas.generators.base.scores import REDUCTIONS, Reduction, best_of_each, reduced
@@ -198,7 +198,7 @@ def _best_of_all(
 ) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
     """Return the best channels of all groups together: ``int(n * keep)`` of ``n``."""
     every = np.concatenate([scores[group.name] for group in groups])
-    chosen = {*best(every, int(len(every) * keep + 1e-9))}
+    chosen = {*best(every, whole_count(len(every), keep))}
     counts, start = {}, 0
     for group in groups:
         counts[group.name] = sum(i in chosen for i in range(start, start + group.width))

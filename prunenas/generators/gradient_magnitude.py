@@ -13,8 +13,7 @@ from prunenas.generators.base.weights import (
     Layers,
     Rule,
     Scope,
-    kept_masks,
-    present,
+    kept_weights,
     prunable,
 )
 from prunenas.ir.graph import Graph
@@ -88,11 +87,4 @@ class GradientMagnitude(Generator):
             name: (subject.trained.weight(name) * gradient).abs().cpu().numpy()
             for name, gradient in gradients.items()
         }
-        masks, emptied = kept_masks(
-            scores,
-            subject.keep,
-            scope=self.scope,
-            rule=self.rule,
-            among=present(subject.graph, [*scores]),
-        )
-        return Proposal(masks=masks, kept_best=emptied)
+        return kept_weights(subject, scores, scope=self.scope, rule=self.rule)

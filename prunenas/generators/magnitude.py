@@ -20,6 +20,7 @@ from prunenas.generators.base.weights import (
     Rule,
     Scope,
     kept_masks,
+    kept_weights,
     present,
     prunable,
 )
@@ -165,14 +166,8 @@ class Magnitude(Generator):
             return self._in_rounds(subject, names)
         if self.schedule == "polynomial":
             return self._gradually(subject, names)
-        masks, emptied = kept_masks(
-            _sizes(subject.trained, names),
-            subject.keep,
-            scope=self.scope,
-            rule=self.rule,
-            among=present(subject.graph, names),
-        )
-        return Proposal(masks=masks, kept_best=emptied)
+        sizes = _sizes(subject.trained, names)
+        return kept_weights(subject, sizes, scope=self.scope, rule=self.rule)
 
     def _above_deviation(
         self, subject: Subject, names: tuple[str, ...], quality: float

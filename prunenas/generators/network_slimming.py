@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import Scores, strict_threshold
+from prunenas.arch.allocate import Scores, strict_place, strict_threshold
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, is_amount, need
@@ -116,8 +116,7 @@ class NetworkSlimming(Generator):
 def _tied(scores: Scores, groups: Sequence[ChannelGroup], keep: float) -> int:
     """Return how many scores equal the threshold: all of them go, however much is to be kept."""
     every = np.sort(np.concatenate([scores[group.name] for group in groups]))
-    place = min(int(len(every) * round(1 - keep, 12)), len(every) - 1)
-    return int((every == every[place]).sum())
+    return int((every == every[strict_place(len(every), keep)]).sum())
 
 
 def penalty_weights(graph: Graph, cost: Cost) -> dict[str, NDArray[np.float64]]:

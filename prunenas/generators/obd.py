@@ -24,8 +24,7 @@ from prunenas.generators.base.weights import (
     Rule,
     Scope,
     kept_channels,
-    kept_masks,
-    present,
+    kept_weights,
     prunable,
     scored_layers,
 )
@@ -134,14 +133,7 @@ class OptimalBrainDamage(Generator):
         }
         if masked:
             scores = {name: saliency.cpu().numpy() for name, saliency in saliencies.items()}
-            masks, emptied = kept_masks(
-                scores,
-                subject.keep,
-                scope=self.scope,
-                rule=self.rule,
-                among=present(subject.graph, names),
-            )
-            return Proposal(masks=masks, kept_best=emptied)
+            return kept_weights(subject, scores, scope=self.scope, rule=self.rule)
         return kept_channels(
             subject,
             lambda name: saliencies[name].flatten(1).sum(dim=1),

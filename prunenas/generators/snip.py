@@ -19,8 +19,7 @@ from prunenas.generators.base.weights import (
     Rule,
     Scope,
     kept_channels,
-    kept_masks,
-    present,
+    kept_weights,
     prunable,
     scored_layers,
 )
@@ -119,14 +118,7 @@ class Snip(Generator):
         total = sum(float(product.abs().sum()) for product in products.values()) or 1.0
         if masked:
             scores = {name: (p.abs() / total).cpu().numpy() for name, p in products.items()}
-            masks, emptied = kept_masks(
-                scores,
-                subject.keep,
-                scope=self.scope,
-                rule=self.rule,
-                among=present(subject.graph, names),
-            )
-            return Proposal(masks=masks, kept_best=emptied)
+            return kept_weights(subject, scores, scope=self.scope, rule=self.rule)
 
         def filters(name: str) -> torch.Tensor:
             product = products[name].flatten(1) / total

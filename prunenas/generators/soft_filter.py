@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prunenas.arch.allocate import Scores, best
+from prunenas.arch.allocate import Scores, best, whole_count
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, need
@@ -219,7 +219,7 @@ def _convolutions(graph: Graph) -> list[str]:
 def _kept(width: int, keep: float) -> int:
     """Return how many of ``width`` filters are not zeroed: one at least."""
     # 20 * (1 - 0.9) falls short of the 2 that are meant.
-    return max(1, width - int(width * (1 - keep) + 1e-9))
+    return max(1, width - whole_count(width, 1 - keep))
 
 
 def _best_of(group: ChannelGroup, scores: Scores, keep: float) -> tuple[int, ...]:

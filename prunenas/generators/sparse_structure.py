@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import best
+from prunenas.arch.allocate import best, removed_part, whole_count
 from prunenas.arch.descriptor import Descriptor, apply
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
@@ -202,7 +202,7 @@ class SparseStructure(Generator):
         if keep is None:
             return {name: values > 0 for name, values in found.items()}
         every = np.concatenate([*found.values()])
-        gone = int(len(every) * round(1 - keep, 12) + 1e-9)
+        gone = whole_count(len(every), removed_part(keep))
         stays = np.zeros(len(every), dtype=np.bool_)
         stays[[*best(every, len(every) - gone)]] = True
         ends = np.cumsum([len(values) for values in found.values()])

@@ -4,7 +4,7 @@ The mask follows from the graph, so it is no part of the state dict. Weights tha
 under the mask stay exactly zero: their gradient is zero, and so is the decay of zero.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,20 @@ from torch.nn import functional
 from prunenas.ir import ops
 
 
-class MaskedConv2d(nn.Conv2d):
-    """A convolution of images; the mask is all ones until one is drawn."""
+class _UnderMask(nn.Module):
+    """What the layers share; the mask is all ones until one is drawn."""
 
     mask: Tensor
 
     def __init__(self, sparsity: ops.Sparsity, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sparsity = sparsity
-        self.register_buffer("mask", torch.ones_like(self.weight), persistent=False)
+        ones = torch.ones_like(cast(Tensor, self.weight))
+        self.register_buffer("mask", ones, persistent=False)
+
+
+class MaskedConv2d(_UnderMask, nn.Conv2d):
+    """A convolution of images."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution with the masked kernel."""
@@ -29,15 +34,8 @@ class MaskedConv2d(nn.Conv2d):
         return result
 
 
-class MaskedConv1d(nn.Conv1d):
-    """A convolution along one dimension; the mask is all ones until one is drawn."""
-
-    mask: Tensor
-
-    def __init__(self, sparsity: ops.Sparsity, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sparsity = sparsity
-        self.register_buffer("mask", torch.ones_like(self.weight), persistent=False)
+class MaskedConv1d(_UnderMask, nn.Conv1d):
+    """A convolution along one dimension."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution with the masked kernel."""
@@ -45,15 +43,8 @@ class MaskedConv1d(nn.Conv1d):
         return result
 
 
-class MaskedLinear(nn.Linear):
-    """A linear layer; the mask is all ones until one is drawn."""
-
-    mask: Tensor
-
-    def __init__(self, sparsity: ops.Sparsity, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sparsity = sparsity
-        self.register_buffer("mask", torch.ones_like(self.weight), persistent=False)
+class MaskedLinear(_UnderMask, nn.Linear):
+    """A linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with the masked matrix."""

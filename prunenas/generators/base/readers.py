@@ -13,6 +13,7 @@ from typing import Literal, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from prunenas.arch.allocate import whole_count
 from prunenas.arch.descriptor import within_bounds
 from prunenas.ir.coupling import (
     ChannelGroup,
@@ -113,7 +114,7 @@ def plan(graph: Graph, groups: ChannelGroups, keep: float, whole: Whole) -> Plan
     for name in found:
         group = groups[name]
         # A product such as 0.29 * 100 falls short of the whole number that is meant.
-        count = int(group.width * keep + 1e-9) // group.divisor * group.divisor
+        count = whole_count(group.width, keep) // group.divisor * group.divisor
         if not count:
             kept_best.append(name)
         counts[name] = max(count, group.divisor)

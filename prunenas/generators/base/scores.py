@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import Scores, best
+from prunenas.arch.allocate import Scores, best, whole_count
 from prunenas.build.network import Network
 from prunenas.ir.coupling import ChannelGroup, ChannelGroups, channel_places
 from prunenas.ir.ops import Convolve, Select
@@ -100,8 +100,7 @@ def best_of_each(
     """
     kept, emptied = {}, []
     for group in groups:
-        # A product such as 0.29 * 100 falls short of the whole number that is meant.
-        count = int(group.width * keeps[group.name] + 1e-9) // group.divisor * group.divisor
+        count = whole_count(group.width, keeps[group.name]) // group.divisor * group.divisor
         if count == 0:
             emptied.append(group.name)
         kept[group.name] = best(scores[group.name], max(count, group.divisor))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunenas.arch.allocate import Scores, strict_threshold
+from prunenas.arch.allocate import Scores, removed_part, strict_place, strict_threshold
 from prunenas.errors import MethodError
 from prunenas.generators.base.method import Proposal, Subject
 from prunenas.generators.base.scores import Reduction, best_of_each, group_scores
@@ -153,18 +153,23 @@ def kept_masks(
 
 def _kept(scores: NDArray[np.floating], keep: float, rule: Rule) -> NDArray[np.bool_]:
     count = len(scores)
-    # 1 - keep is not always the removed part that was meant: 1 - 0.3 is not 0.7.
-    removed = round(1 - keep, 12)
     if rule == "quantile":
-        return np.asarray(scores >= np.quantile(scores.astype(np.float64), removed))
+        return np.asarray(scores >= np.quantile(scores.astype(np.float64), removed_part(keep)))
     if rule == "strict":
-        place = min(int(count * removed), count - 1)
+        place = strict_place(count, keep)
         return np.asarray(scores > np.partition(scores, place)[place])
     kept = max(1, round(count * keep))
     least = np.partition(scores, count - kept)[count - kept]
     mask = np.asarray(scores > least)
     mask[np.flatnonzero(scores == least)[: kept - int(mask.sum())]] = True
     return mask
+
+
+def kept_weights(subject: Subject, scores: WeightScores, *, scope: Scope, rule: Rule) -> Proposal:
+    """Return which weights of the scored layers stay, of those that no mask has removed yet."""
+    among = present(subject.graph, [*scores])
+    masks, emptied = kept_masks(scores, subject.keep, scope=scope, rule=rule, among=among)
+    return Proposal(masks=masks, kept_best=emptied)
 
 
 def kept_channels(
