@@ -11,6 +11,28 @@ PartName = Literal["validation", "test"]
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seeds:
+    """The seed of each thing that a training draws.
+
+    Args:
+        order: Order of the images in each epoch.
+        augmentation: Crops, flips and holes.
+        layers: Draws of layers, such as dropout's.
+        init: Fresh weights; None where they were given or inherited.
+        masks: Masks that are drawn from densities, each seed once; empty where there are none.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    order: int
+    augmentation: int
+    layers: int
+    init: int | None = None
+    masks: tuple[int, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeedResult:
     """One training.
 
@@ -23,6 +45,8 @@ class SeedResult:
         top5: Fraction with the right answer among the first five, from 100 classes up.
         best_accuracy: Largest validation accuracy of any epoch; None where there was none.
         best_epoch: The epoch of ``best_accuracy``, from 1.
+        seeds: What each draw began with; None in results from before they were told apart.
+        peak_bytes: Most memory of the device that tensors took at once; None on a CPU.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -35,6 +59,8 @@ class SeedResult:
     top5: float | None = None
     best_accuracy: float | None = None
     best_epoch: int | None = None
+    seeds: Seeds | None = field(default=None, metadata={"omit": True})
+    peak_bytes: int | None = field(default=None, metadata={"omit": True})
 
 
 @final
@@ -54,6 +80,7 @@ class Metrics:
         start: Where the weights came from, in words, likewise.
         nonzero_params: Parameters that no mask sets to zero; None of a dense network.
         effective_macs: Multiply-accumulates with such weights; None of a dense network.
+        execution: How the training was carried out, in words: precision, layout, capture.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -68,6 +95,7 @@ class Metrics:
     start: str | None = field(default=None, metadata={"omit": True})
     nonzero_params: int | None = field(default=None, metadata={"omit": True})
     effective_macs: int | None = field(default=None, metadata={"omit": True})
+    execution: str | None = field(default=None, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         if not self.results:

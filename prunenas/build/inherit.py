@@ -37,6 +37,7 @@ def inherit(reference: Network, descriptor: Descriptor) -> Network:
     """
     graph = reference.graph
     network = build(apply(graph, descriptor), device=next(reference.parameters()).device)
+    network.init_seed = None
     groups = couple(graph)
     silent = sorted(
         group.name

@@ -42,6 +42,7 @@ def build(graph: Graph, *, seed: int = 0, device: torch.device | str = "cpu") ->
         for node in graph.nodes:
             if node.weights is None:
                 _fill(network.node(node.name), node.name, graph.init, generator)
+    network.init_seed = seed
     return network.to(device)
 
 

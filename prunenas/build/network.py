@@ -25,6 +25,9 @@ class Network(nn.Module):
         GraphError: A node's name is one that torch keeps for itself.
     """
 
+    init_seed: int | None = None
+    """Seed of the fresh weights, told by ``build``; None where they came from elsewhere."""
+
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph

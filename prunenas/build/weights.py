@@ -74,6 +74,7 @@ def load_weights(
     if not source.is_file():
         raise WeightsError(f"{source}: there is no such file")
     network = build(graph)
+    network.init_seed = None
     try:
         # "pt" hands out torch tensors.
         with safe_open(source, framework="pt") as file:

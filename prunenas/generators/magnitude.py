@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prunenas.arch.metrics import Seeds
 from prunenas.build.network import Network
 from prunenas.errors import MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, is_fraction, need
@@ -25,7 +26,7 @@ from prunenas.generators.base.weights import (
     prunable,
 )
 from prunenas.ir.graph import Graph
-from prunenas.training.augment import Batches
+from prunenas.training.batches import ResidentBatches
 from prunenas.training.holding import hold, set_to_zero
 from prunenas.training.loop import Hooks, Moment
 from prunenas.training.recipe import Recipe, fine_tune
@@ -251,13 +252,9 @@ class Magnitude(Generator):
 
     def _steps(self, subject: Subject, recipe: Recipe) -> tuple[int, int]:
         """Return the step of the first update, and the steps from one to the next."""
-        batches = Batches(
-            data=subject.images,
-            part=subject.images.part("fit"),
-            batch=recipe.batch,
-            augment=False,
-            generator=torch.Generator(),
-        )
+        part = subject.images.part("fit")
+        seeds = Seeds(order=0, augmentation=0, layers=0)
+        batches = ResidentBatches(subject.images, part, replace(recipe, augment=False), seeds)
         steps = recipe.epochs * len(batches)
         # Rounded first: (0.7 - 0.1) * 10 falls short of the whole number that is meant.
         every = int(round((self.end - self.begin) * steps, 6) / self.rounds)

@@ -1,74 +1,70 @@
-"""Batches from resident images: random crop, flip, and normalisation, all at once on the device."""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import final
+"""Augmentation of whole batches on their device, by draws that are handed in."""
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from prunenas.data.base import ImageData, Part
+from prunenas.data.base import ImageData
+
+
+class Normaliser:
+    """Turns uint8 images ``[n c h w]`` into floats with the data set's mean and deviation.
+
+    Its two tensors are made once: to make them for each batch would wait for the device.
+
+    Args:
+        data: Says mean and deviation.
+        device: Where the images are.
+    """
+
+    def __init__(self, data: ImageData, device: torch.device) -> None:
+        self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(data.std, device=device).view(1, -1, 1, 1) * 255)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the floats."""
+        return images.float().sub_(self._mean).mul_(self._scale)
 
 
 def normalise(images: Tensor, data: ImageData) -> Tensor:
     """Return uint8 images ``[n c h w]`` as floats with the data set's mean and deviation."""
-    mean = torch.tensor(data.mean, device=images.device).view(1, -1, 1, 1) * 255
-    scale = 1 / (torch.tensor(data.std, device=images.device).view(1, -1, 1, 1) * 255)
-    return images.float().sub_(mean).mul_(scale)
+    return Normaliser(data, images.device)(images)
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Return each image ``[n c h w]`` shifted by up to ``padding`` pixels, zeros moving in."""
-    n, c, h, w = images.shape
-    padded = functional.pad(images, (padding,) * 4)
-    shifts = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator).to(images.device)
-    rows = shifts[0] + torch.arange(h, device=images.device)
-    columns = shifts[1] + torch.arange(w, device=images.device)
-    places = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
-    flat = padded.view(n, c, -1)
-    return flat.gather(2, places.view(n, 1, -1).expand(n, c, h * w)).view(n, c, h, w)
+def windows(images: Tensor, padding: int) -> Tensor:
+    """Return every crop of zero-padded images, as a view.
+
+    Args:
+        images: ``[n c h w]``.
+        padding: Pixels on each side.
+
+    Returns:
+        ``[n c s s h w]`` with ``s = 2 * padding + 1``: image, channel, shift down and to the
+        right, and the crop. Only the padded images take memory.
+    """
+    h, w = images.shape[2:]
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    return padded.unfold(2, h, 1).unfold(3, w, 1)
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return each image ``[n c h w]`` mirrored left to right with probability one half."""
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Return images ``[n c h w]``, those where ``mirrored`` ``[n]`` is true left to right."""
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """The training batches of one run; every draw comes from its own generator.
+def punch(images: Tensor, centres: Tensor, side: int) -> Tensor:
+    """Return normalised images ``[n c h w]`` with a square of zeros, the mean colour, in each.
 
     Args:
-        data: Says what augmentations are legal and how to normalise.
-        part: The images to train on.
-        batch: Images a step; a last batch of a single image is left out, since no batch norm can
-            train on it.
-        augment: Whether to crop and flip at all.
-        generator: On the CPU, so that a seed gives the same batches on every device.
+        images: What to change.
+        centres: Row and column of the squares' centres ``[n 2]``; what sticks out is cut off.
+        side: Of the square, in pixels.
+
+    Source: DeVries and Taylor 2017, arXiv:1708.04552, section 3.2 (cutout).
     """
-
-    data: ImageData
-    part: Part
-    batch: int
-    augment: bool
-    generator: torch.Generator
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.part), self.batch)
-        return whole + (rest > 1)
-
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images ``[b c h w]``, normalised, and labels ``[b]``, in a fresh random order."""
-        order = torch.randperm(len(self.part), generator=self.generator)
-        order = order.to(self.part.labels.device)
-        for step in range(len(self)):
-            chosen = order[step * self.batch : (step + 1) * self.batch]
-            images = self.part.images[chosen]
-            if self.augment and self.data.crop_padding:
-                images = random_crop(images, self.data.crop_padding, self.generator)
-            if self.augment and self.data.flip:
-                images = random_flip(images, self.generator)
-            yield normalise(images, self.data), self.part.labels[chosen]
+    inside = []
+    for dimension, centre in ((2, centres[:, :1]), (3, centres[:, 1:])):
+        places = torch.arange(images.shape[dimension], device=images.device)
+        start = centre - side // 2
+        inside.append((places >= start) & (places < start + side))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(hole, 0.0)

@@ -1,14 +1,22 @@
 """Accuracy of a network on a part of a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from prunenas.build.network import Network
 from prunenas.data.base import ImageData, Part
-from prunenas.training.augment import normalise
+from prunenas.training.augment import Normaliser
+from prunenas.training.batches import Draw
+from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.training.engine import Layout, precision
+from prunenas.training.recipe import Recipe
+from prunenas.training.steps import laid_out
 
 TOP5_FROM = 100
 """Number of classes from which the top-5 accuracy is reported too."""
@@ -24,27 +32,95 @@ class Evaluation:
     loss: float
 
 
-@torch.no_grad()
+@final
+class Evaluator:
+    """Says how well a network does on the plain images of a part, again and again.
+
+    Args:
+        network: What is judged; it may change between calls.
+        data: The data set.
+        part: The images.
+        batch: Images at a time.
+        recipe: Says the precision; single without one.
+        layout: Order of the images in memory.
+        capture: Record the work as CUDA graphs.
+        record: As in ``CapturedSteps``.
+        warm_up: Likewise.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: ImageData,
+        part: Part,
+        *,
+        batch: int = 500,
+        recipe: Recipe | None = None,
+        layout: Layout = "contiguous",
+        capture: bool = False,
+        record: Recorder | None = None,
+        warm_up: Callable[[torch.device, Work], None] = beside,
+    ) -> None:
+        self._network, self._part, self._batch = network, part, batch
+        self._recipe, self._layout = recipe or Recipe(), layout
+        self._device = part.labels.device
+        self._normalise = Normaliser(data, self._device)
+        self._counts_top5 = data.classes >= TOP5_FROM
+        self._record = (record or CudaRecorder()) if capture else None
+        self._warm_up = warm_up
+        self._recorded: dict[int, Recorded] = {}
+        # Right answers, right ones among the first five, and the sum of losses.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+
+    @torch.no_grad()
+    def __call__(self) -> Evaluation:
+        """Return how well the network does now; it is in evaluation mode meanwhile."""
+        network, count = self._network, len(self._part)
+        was_training = network.training
+        network.eval()
+        self._sums.zero_()
+        places = torch.arange(count, device=self._device)
+        for start in range(0, count, self._batch):
+            self._sums.add_(self._judged((places[start : start + self._batch],)))
+        network.train(was_training)
+        right, right5, loss = self._sums.tolist()
+        return Evaluation(
+            accuracy=right / count,
+            top5=right5 / count if self._counts_top5 else None,
+            loss=loss / count,
+        )
+
+    def _judged(self, draw: Draw) -> Tensor:
+        if self._record is None:
+            return self._judge(draw)
+        images = len(draw[0])
+        if images not in self._recorded:
+            self._warm_up(self._device, partial(self._warm, draw))
+            self._recorded[images] = Recorded(self._judge, draw, self._record)
+        sums = self._recorded[images](draw)
+        assert isinstance(sums, Tensor)
+        return sums
+
+    def _warm(self, draw: Draw) -> None:
+        self._judge(draw)
+
+    def _judge(self, draw: Draw) -> Tensor:
+        """Return the three sums of a batch."""
+        (places,) = draw
+        images, labels = self._normalise(self._part.images[places]), self._part.labels[places]
+        with precision(self._recipe, self._device):
+            scores = self._network(laid_out(images, self._layout)).float()
+        right = (scores.argmax(dim=1) == labels).sum()
+        right5 = torch.zeros_like(right)
+        if self._counts_top5:
+            right5 = (scores.topk(5, dim=1).indices == labels[:, None]).sum()
+        loss = functional.cross_entropy(scores, labels, reduction="sum")
+        return torch.stack([right.double(), right5.double(), loss.double()])
+
+
 def evaluate(network: Network, data: ImageData, part: Part, *, batch: int = 500) -> Evaluation:
-    """Return how well ``network`` does on the plain images of ``part``.
+    """Return how well ``network`` does on the plain images of ``part``, in single precision.
 
     The network is put into evaluation mode meanwhile.
     """
-    was_training = network.training
-    network.eval()
-    right = torch.zeros((), dtype=torch.long, device=part.labels.device)
-    right5 = torch.zeros_like(right)
-    loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
-    for start in range(0, len(part), batch):
-        labels = part.labels[start : start + batch]
-        scores = network(normalise(part.images[start : start + batch], data)).float()
-        right += (scores.argmax(dim=1) == labels).sum()
-        loss += functional.cross_entropy(scores, labels, reduction="sum")
-        if data.classes >= TOP5_FROM:
-            right5 += (scores.topk(5, dim=1).indices == labels[:, None]).sum()
-    network.train(was_training)
-    return Evaluation(
-        accuracy=right.item() / len(part),
-        top5=right5.item() / len(part) if data.classes >= TOP5_FROM else None,
-        loss=loss.item() / len(part),
-    )
+    return Evaluator(network, data, part, batch=batch)()

@@ -14,6 +14,7 @@ from prunenas.build.network import Network
 from prunenas.data.base import ImageData
 from prunenas.errors import DescriptorError, RecipeError
 from prunenas.ir.graph import Graph
+from prunenas.training.engine import FAST, Engine
 from prunenas.training.loop import OnEpoch, OnTrained, check_fit, train_each
 from prunenas.training.recipe import Protocol, Recipe, fine_tune, known_protocol, protocol_recipe
 
@@ -33,6 +34,7 @@ def train_descriptor(
     seeds: Sequence[int] = (0,),
     device: torch.device | str = "cpu",
     held_out: bool = False,
+    engine: Engine = FAST,
     on_epoch: OnEpoch | None = None,
     on_trained: OnTrained | None = None,
 ) -> Metrics:
@@ -62,6 +64,7 @@ def train_descriptor(
             where the weights are fresh of these too.
         device: Where to train.
         held_out: As in ``train``.
+        engine: As in ``train``.
         on_epoch: As in ``train``.
         on_trained: Called with each seed and its trained network.
 
@@ -91,6 +94,7 @@ def train_descriptor(
         chosen,
         seeds=seeds,
         held_out=held_out,
+        engine=engine,
         on_epoch=on_epoch,
         on_trained=on_trained,
     )

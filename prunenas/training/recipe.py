@@ -10,7 +10,7 @@ from prunenas.ir.cost import effective_macs, repo_flops
 from prunenas.ir.graph import Graph
 
 Schedule = Literal["steps", "one_cycle", "constant"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "auto"]
 
 Protocol = Literal["scratch-e", "scratch-b", "fine-tune", "rewind"]
 """The ways to train what was found: from fresh weights as many epochs as the reference has, or as
@@ -75,12 +75,15 @@ class Recipe:
             of ``decay_at``.
         label_smoothing: Share of the target spread over all classes.
         augment: Random crops and flips, where the data set allows them.
-        precision: ``bf16`` runs convolutions and products in bfloat16, channels last.
+        precision: ``bf16`` runs convolutions and products in bfloat16, ``fp32`` all in single
+            precision. ``auto`` is ``bf16`` where the device computes in it, else ``fp32``: see
+            ``training.engine.settle``, which decides before anything is filed.
         decay_factor: What ``steps`` multiplies the learning rate by at each milestone.
         warmup_epochs: First epochs, at ``warmup_factor`` times the learning rate. Their number
             does not stretch with the epochs; ``one_cycle`` has a warm-up of its own.
         warmup_factor: Part of the learning rate in them.
         sparse: A sparse phase, for dense-sparse-dense training.
+        cutout: Side, in pixels, of the square that ``augment`` blanks out in each image; or 0.
 
     Source: Liu et al. 2019, arXiv:1810.05270, and its released code.
     """
@@ -104,6 +107,7 @@ class Recipe:
     warmup_epochs: int = field(default=0, metadata={"omit": True})
     warmup_factor: float = field(default=0.1, metadata={"omit": True})
     sparse: SparsePhase | None = field(default=None, metadata={"omit": True})
+    cutout: int = field(default=0, metadata={"omit": True})
 
     def __post_init__(self) -> None:
         faults = [
@@ -121,6 +125,7 @@ class Recipe:
                     "in [0, 1)",
                 ),
                 ("schedule", self.schedule, self.schedule in _SCHEDULES, "/".join(_SCHEDULES)),
+                ("cutout", self.cutout, self.cutout >= 0, "at least 0"),
                 ("precision", self.precision, self.precision in _PRECISIONS, "/".join(_PRECISIONS)),
                 ("decay_at", self.decay_at, all(0 < f < 1 for f in self.decay_at), "in (0, 1)"),
                 (

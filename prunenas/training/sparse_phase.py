@@ -26,24 +26,31 @@ class SparseTraining:
         network: What is trained.
         optimizer: With the network's momentum.
         recipe: With or without a sparse phase.
+
+    ``masks`` are true where a weight may live, by layer; there are none outside of the phase.
     """
 
     def __init__(self, network: Network, optimizer: Optimizer, recipe: Recipe) -> None:
         self._network, self._optimizer, self._recipe = network, optimizer, recipe
-        self._masks: Mapping[str, Tensor] = {}
+        self.masks: Mapping[str, Tensor] = {}
         self._hold: Callable[[Network, Moment], None] = hold({})
+
+    def restore(self, masks: Mapping[str, Tensor]) -> None:
+        """Go on with ``masks``, which are those of an interrupted training."""
+        device = next(self._network.parameters()).device
+        self.masks = {name: mask.to(device) for name, mask in masks.items()}
+        self._hold = hold(self.masks)
 
     def begin(self, epoch: int) -> None:
         """Start or end the phase, where ``epoch``, counted from 1, is its first or comes after."""
         phase = self._recipe.sparse
         inside = epoch - 1 in self._recipe.sparse_epochs
-        if phase is not None and inside and not self._masks:
-            self._masks = largest_weights(self._network, phase.keep)
-            self._hold = hold(self._masks)
-            set_to_zero(self._network, self._masks)
+        if phase is not None and inside and not self.masks:
+            self.restore(largest_weights(self._network, phase.keep))
+            set_to_zero(self._network, self.masks)
             self._still("momentum_buffer")
-        elif not inside and self._masks:
-            self._masks = {}
+        elif not inside and self.masks:
+            self.masks = {}
 
     def after_backward(self) -> None:
         """Take the gradient of what is held away."""
@@ -51,13 +58,13 @@ class SparseTraining:
 
     def after_step(self, moment: Moment) -> None:
         """Set what is held to zero, whatever a hook did to it."""
-        if self._masks:
+        if self.masks:
             self._hold(self._network, moment)
 
     @torch.no_grad()
     def _still(self, what: str) -> None:
         """Set the gradients or the momentum of what is held to zero."""
-        for name, mask in self._masks.items():
+        for name, mask in self.masks.items():
             weight = self._network.node(name).weight
             assert isinstance(weight, Tensor)
             found = weight.grad if what == "grad" else self._optimizer.state[weight].get(what)

@@ -32,7 +32,7 @@ from tests.generators.residuals import postact, preact, some
 from tests.parted import chained, resnext, shared, tied
 from tests.training.networks import made
 
-RECIPE = Recipe(epochs=2, batch=12, lr=0.05, schedule="constant")
+RECIPE = Recipe(epochs=2, batch=12, lr=0.03, schedule="constant")
 EVERY = {**GRAPHS, "attending": attending}
 WITHOUT_BLOCKS = {"vgg11", "vgg11_l1", "densenet", "densenet_plain", "grouped"}
 BLOCKS = [(s, b) for s, count in enumerate((3, 4, 6, 3), start=1) for b in range(count)]

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from prunenas.arch.metrics import Seeds
 from prunenas.data.base import ImageData, Part, dataset
-from prunenas.training.augment import Batches, normalise, random_crop, random_flip
+from prunenas.errors import DataError
+from prunenas.training.augment import mirror, normalise, punch
+from prunenas.training.batches import ResidentBatches, split
+from prunenas.training.recipe import Recipe
 
 
 def noise(count, channels=2, height=6, width=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (count, channels, height, width)
     return torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def made(count=40, **changes):
@@ -50,13 +50,27 @@ def shifted(image, down, right):
     return out
 
 
+def cropped(images, padding):
+    """Return the images of an epoch in their old order, cropped and not normalised."""
+    data = made(
+        len(images),
+        train_images=images,
+        train_labels=torch.arange(len(images)),
+        classes=len(images),
+        mean=(0.0,) * images.shape[1],
+        std=(1.0,) * images.shape[1],
+        test_images=images[:8],
+        test_labels=torch.arange(8),
+        crop_padding=padding,
+    )
+    found, labels = epoch_of(batches(data))
+    return (found[labels.argsort()] * 255).round().to(torch.uint8)
+
+
 def test_a_crop_is_a_shift_and_every_shift_is_as_likely():
     images = noise(1500)
-    cropped = random_crop(images, 1, seeded())
-    assert cropped.shape == images.shape
-    assert cropped.dtype == torch.uint8
     found = Counter()
-    for before, after in zip(images, cropped, strict=True):
+    for before, after in zip(images, cropped(images, 1), strict=True):
         places = [
             (down, right)
             for down in (-1, 0, 1)
@@ -72,23 +86,39 @@ def test_a_crop_is_a_shift_and_every_shift_is_as_likely():
 
 def test_the_largest_shift_is_the_padding():
     images = torch.full((400, 1, 8, 8), 9, dtype=torch.uint8)
-    cropped = random_crop(images, 3, seeded())
-    empty_rows = (cropped == 0).all(dim=3).sum(dim=2).flatten()
-    empty_columns = (cropped == 0).all(dim=2).sum(dim=2).flatten()
+    moved = cropped(images, 3)
+    empty_rows = (moved == 0).all(dim=3).sum(dim=2).flatten()
+    empty_columns = (moved == 0).all(dim=2).sum(dim=2).flatten()
     assert (empty_rows.max(), empty_columns.max()) == (3, 3)
     assert (empty_rows != empty_columns).any()
 
 
-def test_a_flip_mirrors_half_of_the_images_left_to_right():
-    images = noise(1000)
-    flipped = random_flip(images, seeded())
-    mirrored = 0
-    for before, after in zip(images, flipped, strict=True):
+def test_a_mirrored_image_is_turned_left_to_right_and_no_other():
+    images = noise(20)
+    chosen = torch.arange(20) % 3 == 0
+    for before, after, turned in zip(images, mirror(images, chosen), chosen, strict=True):
         other = torch.stack([before[:, :, before.shape[2] - 1 - i] for i in range(before.shape[2])])
-        is_mirrored = torch.equal(after, other.permute(1, 2, 0))
-        assert is_mirrored or torch.equal(after, before)
-        mirrored += is_mirrored
-    assert 440 < mirrored < 560
+        assert torch.equal(after, other.permute(1, 2, 0) if turned else before)
+
+
+def test_a_hole_is_a_square_around_its_centre_cut_off_at_the_border():
+    images = torch.ones(3, 2, 6, 5)
+    found = punch(images, torch.tensor([[0, 0], [3, 2], [5, 4]]), 4)
+    for image, (row, column) in zip(found, ((0, 0), (3, 2), (5, 4)), strict=True):
+        for y in range(6):
+            for x in range(5):
+                inside = row - 2 <= y < row + 2 and column - 2 <= x < column + 2
+                assert (image[:, y, x] == (0.0 if inside else 1.0)).all()
+    assert (images == 1).all()
+
+
+def test_a_draw_is_split_in_order_into_parts_of_nearly_one_size():
+    draw = (torch.arange(11), torch.arange(22).view(11, 2))
+    parts = [*split(draw, 4)]
+    assert [len(part[0]) for part in parts] == [3, 3, 3, 2]
+    for place, tensor in enumerate(draw):
+        assert torch.equal(torch.cat([part[place] for part in parts]), tensor)
+    assert [*split(draw, 1)] == [draw]
 
 
 def test_pixels_are_scaled_by_channel():
@@ -106,10 +136,10 @@ def test_pixels_are_scaled_by_channel():
     assert images.dtype == torch.uint8
 
 
-def batches(data, *, batch=16, augment=True, seed=0, part="train"):
-    return Batches(
-        data=data, part=data.part(part), batch=batch, augment=augment, generator=seeded(seed)
-    )
+def batches(data, *, batch=16, augment=True, seed=0, part="train", least=2, cutout=0):
+    recipe = Recipe(batch=batch, augment=augment, cutout=cutout)
+    seeds = Seeds(order=seed, augmentation=seed, layers=seed)
+    return ResidentBatches(data, data.part(part), recipe, seeds, least=least)
 
 
 def as_set(data, images, labels):
@@ -119,8 +149,8 @@ def as_set(data, images, labels):
     }
 
 
-def epoch_of(stream):
-    images, labels = zip(*stream.epoch(), strict=True)
+def epoch_of(stream, epoch=1, first=0):
+    images, labels = zip(*map(stream.load, stream.draws(epoch, first=first)), strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
@@ -134,12 +164,40 @@ def test_an_epoch_holds_every_image_once_with_its_label():
 
 def test_every_epoch_has_another_order_and_a_seed_has_its_own():
     stream = batches(made(), augment=False)
-    first, second = (epoch_of(stream)[0] for _ in range(2))
+    first, second = (epoch_of(stream, epoch)[0] for epoch in (1, 2))
     assert not torch.equal(first, second)
     again = batches(made(), augment=False)
-    assert torch.equal(epoch_of(again)[0], first)
-    assert torch.equal(epoch_of(again)[0], second)
+    assert torch.equal(epoch_of(again, 2)[0], second)
+    assert torch.equal(epoch_of(again, 1)[0], first)
     assert not torch.equal(epoch_of(batches(made(), augment=False, seed=1))[0], first)
+
+
+def test_an_epoch_goes_on_in_the_middle_as_it_would_have():
+    data = made(60, crop_padding=2, flip=True)
+    stream = batches(data, cutout=2)
+    images, labels = epoch_of(stream, 3)
+    rest, rest_labels = epoch_of(batches(data, cutout=2), 3, first=2)
+    assert torch.equal(rest, images[32:])
+    assert torch.equal(rest_labels, labels[32:])
+
+
+def test_order_and_augmentation_have_a_seed_each():
+    data = made(60, crop_padding=2)
+    found = []
+    for order, augmentation in ((0, 0), (0, 1), (1, 0)):
+        seeds = Seeds(order=order, augmentation=augmentation, layers=0)
+        found.append(epoch_of(ResidentBatches(data, data.part("train"), Recipe(batch=16), seeds)))
+    assert torch.equal(found[0][1], found[1][1])
+    assert not torch.equal(found[0][0], found[1][0])
+    assert not torch.equal(found[0][1], found[2][1])
+
+
+def test_holes_are_punched_into_training_images_alone():
+    white = torch.full((200, 2, 6, 5), 255, dtype=torch.uint8)
+    images, _ = epoch_of(batches(made(200, train_images=white), cutout=2))
+    zeros = (images[:, 0] == 0).sum(dim=(1, 2))
+    assert set(zeros.tolist()) == {1, 2, 4}
+    assert (epoch_of(batches(made(200, train_images=white), cutout=2, augment=False))[0] != 0).all()
 
 
 @pytest.mark.parametrize(
@@ -148,15 +206,22 @@ def test_every_epoch_has_another_order_and_a_seed_has_its_own():
 )
 def test_a_last_batch_of_one_image_is_left_out(count, sizes):
     stream = batches(made(count))
-    assert [len(labels) for _, labels in stream.epoch()] == sizes
+    assert [len(draw[0]) for draw in stream.draws(1)] == sizes
     assert len(stream) == len(sizes)
+
+
+def test_a_batch_that_its_parts_would_leave_single_images_of_is_left_out():
+    sizes = [len(draw[0]) for draw in batches(made(37), least=4).draws(1)]
+    assert sizes == [16, 16, 5]
+    assert [len(draw[0]) for draw in batches(made(37), least=6).draws(1)] == [16, 16]
 
 
 def test_a_single_image_makes_no_batch():
     data = made()
     part = Part(data.train_images[:1], data.train_labels[:1])
-    stream = Batches(data=data, part=part, batch=16, augment=True, generator=seeded())
-    assert (len(stream), [*stream.epoch()]) == (0, [])
+    seeds = Seeds(order=0, augmentation=0, layers=0)
+    with pytest.raises(DataError, match="1 training images make no batch"):
+        ResidentBatches(data, part, Recipe(batch=16), seeds)
 
 
 def mirror_share(data, *, augment=True):

@@ -528,13 +528,13 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_rate():
                 network.node("fc").weight.fill_(float("inf"))
 
     recipe = replace(PLAIN, epochs=3, lr=0.25)
-    with pytest.raises(DivergenceError, match=r"nan at epoch 2, step 1, learning rate 0\.25"):
+    with pytest.raises(DivergenceError, match=r"nan at epoch 2, batch 1, learning rate 0\.25"):
         train(build(linear()), made(), recipe, hooks=Hooks(after_epoch=explode))
 
 
 def test_a_huge_rate_diverges_with_words():
     recipe = Recipe(epochs=3, batch=8, lr=1e30, schedule="constant")
-    with pytest.raises(DivergenceError, match=r"epoch 1, step \d, learning rate 1e\+30: lower"):
+    with pytest.raises(DivergenceError, match=r"epoch 1, batch \d, learning rate 1e\+30: lower"):
         train(build(linear()), made(), recipe)
 
 
@@ -547,7 +547,7 @@ def test_a_divergence_in_a_long_epoch_ends_it_early():
             network.node("fc").weight.grad.fill_(float("nan"))
 
     data = made(400)
-    with pytest.raises(DivergenceError, match="epoch 1, step 4"):
+    with pytest.raises(DivergenceError, match="epoch 1, batch 4"):
         train(
             build(linear()),
             data,

@@ -13,7 +13,7 @@ from prunenas.build.initialise import build
 from prunenas.errors import DataError, DescriptorError, InputError, RecipeError
 from prunenas.ir.canonical import digest
 from prunenas.ir.ops import ExactMask
-from prunenas.training import loop
+from prunenas.training import loop, steps
 from prunenas.training.loop import train, train_seeds
 from prunenas.training.protocols import train_descriptor
 from prunenas.training.recipe import PROTOCOLS, Recipe, fine_tune
@@ -77,7 +77,7 @@ def test_masked_weights_are_exactly_zero_at_every_step_and_the_others_move(
 ):
     graph = every_kernel()
     masks = half_masks(graph)
-    left, plain_step = [], loop.SGD.step
+    left, plain_step = [], steps.SGD.step
 
     def step(self, *arguments, **options):
         result = plain_step(self, *arguments, **options)
@@ -87,7 +87,7 @@ def test_masked_weights_are_exactly_zero_at_every_step_and_the_others_move(
             left.append(float(np.abs(weight[~masks[name]]).max()))
         return result
 
-    monkeypatch.setattr(loop.SGD, "step", step)
+    monkeypatch.setattr(steps.SGD, "step", step)
     recipe = replace(RECIPE, nesterov=nesterov)
     options = {"fine_tuning": replace(recipe, epochs=2)} if protocol == "fine-tune" else {}
     _, found = ends(

@@ -1,0 +1,221 @@
+"""One step of a training: gradients of a batch, and the update; plainly, or replayed on CUDA."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD
+
+from prunenas.build.network import Network
+from prunenas.training.batches import Batches, Draw, split
+from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.training.engine import Layout, precision
+from prunenas.training.recipe import Recipe
+
+_WARM_UP = 2
+"""Steps done before one is recorded: libraries make their handles and choose algorithms then."""
+
+
+class Steps(ABC):
+    """What the loop does with each batch. Between the two calls it may look at the gradients."""
+
+    @abstractmethod
+    def gradients(self, draw: Draw) -> Tensor:
+        """Leave the gradients of a batch's mean loss in the network; return the loss.
+
+        The next call may overwrite what is returned.
+        """
+
+    @abstractmethod
+    def update(self, rate: float) -> None:
+        """Change the weights by the gradients, at this learning rate."""
+
+
+@final
+class EagerSteps(Steps):
+    """Steps done one call after another, on any device.
+
+    Args:
+        network: What is trained.
+        forward: The network, or what computes it: a compiled one, say.
+        optimizer: Of its weights.
+        batches: Makes images of draws.
+        recipe: Says smoothing and precision.
+        layout: Order of the images in memory.
+        parts: Parts that each batch is cut into.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: SGD,
+        batches: Batches,
+        recipe: Recipe,
+        *,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        layout: Layout = "contiguous",
+        parts: int = 1,
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self._forward = forward or network
+        self._batches, self._recipe, self._layout, self._parts = batches, recipe, layout, parts
+
+    def gradients(self, draw: Draw) -> Tensor:
+        """Leave the gradients of a batch's mean loss in the network; return the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for part in split(draw, self._parts):
+            loss = self._loss(part) * (len(part[0]) / len(draw[0]))
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if self._parts == 1 else torch.stack(losses).sum()
+
+    def update(self, rate: float) -> None:
+        """Change the weights by the gradients, at this learning rate."""
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+
+    def _loss(self, draw: Draw) -> Tensor:
+        images, labels = self._batches.load(draw)
+        with precision(self._recipe, images.device):
+            scores = self._forward(laid_out(images, self._layout))
+        return functional.cross_entropy(
+            scores.float(), labels, label_smoothing=self._recipe.label_smoothing
+        )
+
+
+@final
+class CapturedSteps(Steps):
+    """Steps recorded once for each number of images and replayed: what is left on CUDA is work.
+
+    Gradients and update are recorded apart, so that hooks between them are run as they are. To
+    record leaves weights, momentum and random states as they were.
+
+    Args:
+        steps: What is recorded. The learning rate of its optimizer is a tensor on the device.
+        record: Records; tests hand in one that needs no CUDA.
+        warm_up: Does work before it is recorded.
+    """
+
+    def __init__(
+        self,
+        steps: EagerSteps,
+        device: torch.device,
+        *,
+        record: Recorder | None = None,
+        warm_up: Callable[[torch.device, Work], None] = beside,
+    ) -> None:
+        self._steps, self._device, self._warm_up = steps, device, warm_up
+        self._record = record or CudaRecorder()
+        self._weights = [*steps.network.parameters()]
+        self._recorded: dict[int, _Recorded] = {}
+        self._current: _Recorded | None = None
+
+    def gradients(self, draw: Draw) -> Tensor:
+        """Replay the gradients of a batch; the first batch of its length is recorded before."""
+        images = len(draw[0])
+        if images not in self._recorded:
+            self._recorded[images] = self._recording(draw)
+        current = self._recorded[images]
+        if current is not self._current:
+            self._current = current
+            for weight, grad in zip(self._weights, current.grads, strict=True):
+                weight.grad = grad
+        loss = current.gradients(draw)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def update(self, rate: float) -> None:
+        """Replay the update, at this learning rate."""
+        assert self._current is not None, "gradients come before the update"
+        set_rate(self._steps.optimizer, rate)
+        self._current.update()
+
+    def _recording(self, draw: Draw) -> "_Recorded":
+        steps = self._steps
+
+        def update() -> None:
+            steps.optimizer.step()
+
+        def once() -> None:
+            for _ in range(_WARM_UP):
+                steps.gradients(draw)
+                update()
+
+        with untouched(steps.network, steps.optimizer, self._device):
+            self._warm_up(self._device, once)
+            gradients = Recorded(steps.gradients, draw, self._record)
+            grads = [weight.grad for weight in self._weights]
+            return _Recorded(gradients=gradients, grads=grads, update=self._record(update))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Recorded:
+    """The two works of a step, and the gradients that lie between them."""
+
+    gradients: Recorded
+    grads: list[Tensor | None]
+    update: Work
+
+
+@contextmanager
+def untouched(network: nn.Module, optimizer: SGD, device: torch.device) -> Iterator[None]:
+    """Give weights, buffers, momentum and random states back as they were before.
+
+    They stay where they are in memory. A momentum that is new is zero afterwards, with which the
+    next step is a first one.
+    """
+    weights = [*network.parameters()]
+    before = [tensor.detach().clone() for tensor in network.state_dict().values()]
+    momentum = [None if m is None else m.clone() for m in _momentums(optimizer, weights)]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(network.state_dict().values(), before, strict=True):
+                tensor.copy_(value)
+            for now, then in zip(_momentums(optimizer, weights), momentum, strict=True):
+                if now is not None:
+                    now.zero_() if then is None else now.copy_(then)
+
+
+def _momentums(optimizer: SGD, weights: Sequence[Tensor]) -> list[Tensor | None]:
+    # To ask for a state that is not there would make one.
+    return [
+        optimizer.state[weight].get("momentum_buffer") if weight in optimizer.state else None
+        for weight in weights
+    ]
+
+
+def set_rate(optimizer: SGD, rate: float) -> None:
+    """Set the learning rate, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def optimizer_of(network: Network, recipe: Recipe, *, rate: float | Tensor) -> SGD:
+    """Return the optimizer of ``recipe``, whose learning rate is ``rate`` until it is set."""
+    every = [*network.parameters()]
+    decaying = [p for p in every if recipe.decay_norms or p.dim() > 1]
+    others = [p for p in every if not recipe.decay_norms and p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": recipe.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+
+
+def laid_out(images: Tensor, layout: Layout) -> Tensor:
+    """Return images in the order in memory that the network is in."""
+    if layout == "channels_last":
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
