@@ -25,7 +25,8 @@ class CudaRecorder:
     def __call__(self, work: Work) -> Work:
         """Record ``work``, which is not done meanwhile, and return what does it."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Threads that pin memory for streamed images go on meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             work()
         return graph.replay
 

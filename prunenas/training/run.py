@@ -83,10 +83,7 @@ class Run:
         )
         # An empty validation part is refused here, before the first epoch and not after it.
         self._judge = self.evaluator("validation") if held_out else None
-        rate: float | Tensor = recipe.lr
-        if self.captures:
-            rate = torch.tensor(recipe.lr, device=self.device)
-        self._optimizer = optimizer_of(network, recipe, rate=rate)
+        self._optimizer = optimizer_of(network, recipe)
         self._steps = self._made_steps(engine)
         self._sparse = SparseTraining(network, self._optimizer, recipe)
         self._losses = torch.zeros(len(self.batches), device=self.device)

@@ -97,7 +97,8 @@ class CapturedSteps(Steps):
     record leaves weights, momentum and random states as they were.
 
     Args:
-        steps: What is recorded. The learning rate of its optimizer is a tensor on the device.
+        steps: What is recorded. The learning rate of its optimizer becomes a tensor.
+        device: Where it is.
         record: Records; tests hand in one that needs no CUDA.
         warm_up: Does work before it is recorded.
     """
@@ -113,6 +114,10 @@ class CapturedSteps(Steps):
         self._steps, self._device, self._warm_up = steps, device, warm_up
         self._record = record or CudaRecorder()
         self._weights = [*steps.network.parameters()]
+        rate = torch.zeros((), device=device)
+        for group in steps.optimizer.param_groups:
+            # A number would be recorded as it is.
+            group["lr"] = rate
         self._recorded: dict[int, _Recorded] = {}
         self._current: _Recorded | None = None
 
@@ -203,15 +208,16 @@ def set_rate(optimizer: SGD, rate: float) -> None:
             group["lr"] = rate
 
 
-def optimizer_of(network: Network, recipe: Recipe, *, rate: float | Tensor) -> SGD:
-    """Return the optimizer of ``recipe``, whose learning rate is ``rate`` until it is set."""
+def optimizer_of(network: Network, recipe: Recipe) -> SGD:
+    """Return the optimizer of ``recipe``."""
     every = [*network.parameters()]
     decaying = [p for p in every if recipe.decay_norms or p.dim() > 1]
     others = [p for p in every if not recipe.decay_norms and p.dim() <= 1]
     groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": recipe.weight_decay}]
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
-    return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+    momentum, nesterov = recipe.momentum, recipe.nesterov
+    return SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def laid_out(images: Tensor, layout: Layout) -> Tensor:
