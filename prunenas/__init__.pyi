@@ -7,6 +7,8 @@ from .arch.spec import ArchSpec as ArchSpec
 from .arch.spec import load as load
 from .build.inherit import inherit as inherit
 from .build.initialise import build as build
+from .build.measure import Measurement as Measurement
+from .build.measure import measure as measure
 from .build.network import Network as Network
 from .build.weights import load_weights as load_weights
 from .build.weights import save_weights as save_weights
@@ -23,12 +25,12 @@ from .ir.graph import Graph as Graph
 from .search.space import SearchSpace as SearchSpace
 from .search.space_file import load_space as load_space
 from .search.study import search as search
+from .training.budgets import fine_tune as fine_tune
+from .training.budgets import scratch_b as scratch_b
+from .training.budgets import scratch_e as scratch_e
 from .training.loop import train as train
 from .training.loop import train_seeds as train_seeds
 from .training.protocols import train_descriptor as train_descriptor
 from .training.recipe import Recipe as Recipe
 from .training.recipe import SparsePhase as SparsePhase
-from .training.recipe import fine_tune as fine_tune
 from .training.recipe import named_recipe as named_recipe
-from .training.recipe import scratch_b as scratch_b
-from .training.recipe import scratch_e as scratch_e

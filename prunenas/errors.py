@@ -73,16 +73,56 @@ class WeightsError(InputError):
     """A file of weights is absent, damaged or another network's; raised by ``build.weights``."""
 
 
+class MeasureError(InputError):
+    """A network cannot be measured as asked; raised by ``build.measure``."""
+
+
 class SpaceError(InputError):
     """A search space is wrong; raised by ``search.space``."""
 
 
 class RunFolderError(InputError):
-    """A run folder belongs to another search; raised by ``search.study``."""
+    """A folder is no run, or belongs to another one; raised by ``training.run_folder``."""
 
 
 class DivergenceError(RunError):
     """A loss stopped being finite; raised by ``training.loop``."""
+
+
+class WorkerError(RunError):
+    """A process that trains has died, or failed without a name; raised by ``training.workers``."""
+
+
+class StoppedError(RunError):
+    """A run ended early because it was asked to, and can go on; raised by ``training.loop``."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is damaged or another training's; raised by ``training.checkpoint``."""
+
+
+class SavingError(RunError):
+    """A checkpoint cannot be written; raised by ``training.checkpoint``."""
+
+
+class MemoryShortageError(RunError):
+    """More memory is needed than there is; raised by ``training.memory`` and ``build.measure``.
+
+    ``parts`` says into how many parts each batch must be cut to fit; None where no cut was found
+    that helps.
+    """
+
+    def __init__(self, message: str, parts: int | None = None) -> None:
+        super().__init__(message)
+        self.parts = parts
+
+
+class ReadingError(RunError):
+    """A process that reads images has died or failed; raised by ``training.reading``."""
+
+
+class PeerError(RunError):
+    """Another process of one training failed first, and says why; by ``training.distributed``."""
 
 
 class TraceError(InputError):

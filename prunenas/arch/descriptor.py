@@ -30,6 +30,7 @@ from prunenas.ir.coupling import (
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph, Node
 from prunenas.ir.ops import ExactMask, KernelOp, KernelSparsity, Select
+from prunenas.ir.records import Remade, remade
 
 
 @final
@@ -109,6 +110,9 @@ class Descriptor:
         object.__setattr__(self, "densities", MappingProxyType(densities))
         object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
         object.__setattr__(self, "part_counts", MappingProxyType(dict(self.part_counts)))
+
+    def __reduce__(self) -> Remade:
+        return remade(self)
 
 
 def kept_width(full: int, keep: float, *, divisor: int = 1) -> int:

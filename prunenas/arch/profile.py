@@ -26,6 +26,7 @@ from prunenas.ir.canonical import SCHEMA, canonical_json, decode, digest, encode
 from prunenas.ir.coupling import couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import KernelOp, kernel_of
+from prunenas.ir.records import Remade, remade
 from prunenas.ir.stages import HEAD, Stage, stages
 
 
@@ -87,6 +88,9 @@ class StageProfile:
         object.__setattr__(self, "keeps", MappingProxyType({n: self.keeps[n] for n in wanted}))
         object.__setattr__(self, "densities", MappingProxyType(dict(self.densities)))
         object.__setattr__(self, "other_densities", MappingProxyType(dict(self.other_densities)))
+
+    def __reduce__(self) -> Remade:
+        return remade(self)
 
     @property
     def is_sparse(self) -> bool:

@@ -107,6 +107,17 @@ class Network(nn.Module):
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
+    def with_synchronised_norms(self) -> "Network":
+        """Return a network of the same tensors whose batch norms see all processes' images.
+
+        Only CUDA can train it; weights and running statistics are this network's own.
+        """
+        tensors = [*self.parameters(), *self.buffers()]
+        twin = copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
+        nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
+        twin._modules_in_order = [twin.get_submodule(name) for name, _, _ in twin._steps]
+        return twin
+
     def node(self, name: str) -> nn.Module:
         """Return the module of the node called ``name``."""
         return self.get_submodule(self.graph[name].weights or name)

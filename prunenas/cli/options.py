@@ -56,6 +56,22 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder of data sets.", show_default="PRUNENAS_DATA, or the user's cache"),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        help="Say nothing on stderr but errors and warnings.",
+        show_default="tell the progress",
+    ),
+]
+Tensorboard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Also write scalars into the run folder's tensorboard; needs the extra of that name.",
+        show_default="only the log",
+    ),
+]
 LARGEST_SEED = 2**63 - 1
 Seed = Annotated[
     int, typer.Option(help="Seed of everything that is drawn.", min=0, max=LARGEST_SEED)

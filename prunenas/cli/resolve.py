@@ -18,8 +18,8 @@ from prunenas.errors import InputError, MethodError, OutputExistsError
 from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.canonical import decode, digest
 from prunenas.ir.graph import Graph
-from prunenas.training import recipe as recipes
-from prunenas.training.recipe import Protocol, Recipe, fine_tune, known_protocol
+from prunenas.training.budgets import Protocol, fine_tune, known_protocol
+from prunenas.training.recipe import Recipe
 
 
 @final
@@ -218,22 +218,17 @@ def descriptor_of(spec: ArchSpec) -> Descriptor:
     return spec.descriptor or Descriptor(reference=digest(spec.graph))
 
 
-def protocol_recipe(
-    name: str, recipe: Recipe, spec: ArchSpec, cost: str, cap: float | None
-) -> Recipe:
-    """Return the recipe of the reference under the protocol called ``name``.
+def refuse_no_reference(protocol: str, spec: ArchSpec) -> None:
+    """Refuse Scratch-B of a spec that no reference is known of.
 
     Raises:
-        InputError: No such protocol, or Scratch-B of a spec without reference.
+        InputError: It is asked for.
     """
-    if name == "scratch-b" and spec.reference is None:
+    if protocol == "scratch-b" and spec.reference is None:
         raise InputError(
             f"scratch-b spends the compute of a reference, and {spec.name} has none: give a spec "
             "that generate, transfer or search wrote"
         )
-    return recipes.protocol_recipe(
-        name, recipe, reference=reference_of(spec), candidate=spec.graph, cost=cost, cap=cap
-    )
 
 
 def check_start(protocol: str, weights: Path | None, initial_seed: int | None) -> Protocol:

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from prunenas.arch.metrics import Metrics
-from prunenas.cli.progress import Watch
+from prunenas.cli.progress import Display
 from prunenas.cli.resolve import command_line, plain_console
+from prunenas.cli.stopping import stopping
 from prunenas.data.base import dataset
 from prunenas.errors import SpaceError
 from prunenas.export.base import export
 from prunenas.report.run_report import write_report
 from prunenas.report.table import front_table
 from prunenas.search.front import Front, FrontRow
+from prunenas.search.log import tell
 from prunenas.search.space_file import load_space
 from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.study import search
+from prunenas.search.worker import Event
+from prunenas.training.tensorboard import Scalars
 
 
 def run_search(
@@ -28,7 +32,9 @@ def run_search(
     epochs: int | None,
     device: str,
     data_root: Path | None,
+    scalars: bool,
     quiet: bool,
+    tells: bool,
 ) -> dict[str, Any]:
     """Run the search in the file at ``path``, and return its front as JSON values.
 
@@ -40,7 +46,9 @@ def run_search(
         epochs: Epochs instead of the recipe's.
         device: Where to train.
         data_root: Folder of data sets.
-        quiet: Print no table.
+        scalars: Keep scalars for TensorBoard too.
+        quiet: Tell nothing of the progress.
+        tells: Print the table.
     """
     space, run = load_space(path, **changes)
     run = replace(run, **overrides)
@@ -51,7 +59,14 @@ def run_search(
     # A misspelt name must not wait for a data set to be fetched.
     STRATEGIES[run.strategy]
     command = command_line()
-    with Watch() as watch:
+    logs = [Scalars(out / "tensorboard")] if scalars else []
+    with Display(quiet=quiet) as display, stopping(quiet=quiet) as stop:
+
+        def on_event(event: Event) -> None:
+            display.event(event)
+            for log in logs:
+                tell(log, event)
+
         front = search(
             space,
             dataset(run.data, device=device, root=data_root),
@@ -72,11 +87,12 @@ def run_search(
                     **({} if epochs is None else {"epochs": epochs}),
                 },
             },
-            on_event=watch.event,
+            stop=stop,
+            on_event=on_event,
         )
     write_report(front, out, command=command)
     model = export(front.best("accuracy"), "python", path=out / "best.py", overwrite=True)
-    if not quiet:
+    if tells:
         console = plain_console()
         console.print(front_table(front))
         console.print(f"specs, front.png, table.md and {model.name} are in {out}")

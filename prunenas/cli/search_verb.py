@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prunenas.cli.options import AsJson, DataRoot, Device, app
+from prunenas.cli.options import AsJson, DataRoot, Device, Quiet, Tensorboard, app
 from prunenas.cli.resolve import device_of, print_json
 
 
@@ -56,6 +56,8 @@ def search(
     ] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
+    tensorboard: Tensorboard = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Search a space under its budget; confirm the front with several seeds."""
@@ -86,7 +88,9 @@ def search(
         epochs=epochs,
         device=device_of(device),
         data_root=data_root,
-        quiet=as_json,
+        scalars=tensorboard,
+        quiet=quiet,
+        tells=not as_json,
     )
     if as_json:
         print_json(result)

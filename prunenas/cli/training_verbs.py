@@ -1,31 +1,26 @@
-"""Verbs that train. Options are the verbs' own arguments, and no others."""
+"""The verb that trains. Its options are the arguments of ``train_descriptor``, and no others."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prunenas.arch.spec import versions
-from prunenas.cli.method_help import MethodCommand
 from prunenas.cli.options import (
     LARGEST_SEED,
     AsJson,
-    Changes,
     Classes,
     Data,
-    DataIfNeeded,
     DataRoot,
     Depth,
     Device,
     Epochs,
     InputSize,
-    MethodRecipe,
-    Pretrained,
+    Quiet,
     RecipeChanges,
     RecipeName,
     SaveWeights,
     Seed,
+    Tensorboard,
     TimeLimit,
     Unknown,
     Width,
@@ -33,142 +28,14 @@ from prunenas.cli.options import (
 )
 from prunenas.cli.resolve import (
     check_start,
-    command_line,
-    descriptor_of,
     device_of,
     known_name,
-    method_options,
     name_arguments,
-    plain_console,
-    print_json,
-    protocol_recipe,
     recipe_of,
-    reference_of,
-    refuse_existing,
-    refuse_weights,
+    refuse_no_reference,
     resolve,
-    traced,
 )
-from prunenas.errors import InputError, MethodError
-
-
-@app.command(cls=MethodCommand)
-def generate(
-    method: Annotated[str, typer.Argument(metavar="METHOD")],
-    reference: Annotated[str, typer.Option(metavar="NAME|SPEC", help="The network.")] = "vgg16",
-    data: DataIfNeeded = None,
-    keep: Annotated[
-        float | None,
-        typer.Option(
-            help="Fraction to keep, in (0, 1], of what the method counts.",
-            show_default="0.5, or what an option of the method says",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Spec to write.", show_default="METHOD.json")
-    ] = None,
-    recipe: MethodRecipe = None,
-    epochs: Epochs = None,
-    recipe_set: RecipeChanges = None,
-    changes: Changes = None,
-    input_size: InputSize = None,
-    classes: Classes = None,
-    width: Width = None,
-    depth: Depth = None,
-    unknown: Unknown = None,
-    time_limit: TimeLimit = None,
-    pretrained: Pretrained = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.safetensors",
-            help="Look at these weights of the reference.",
-            show_default="train it here",
-        ),
-    ] = None,
-    save_weights: SaveWeights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    data_root: DataRoot = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a pruning method find an architecture, and write it as a spec.
-
-    --save-weights writes the reference's weights that the method looked at, or those that it fitted
-    anew: where `prunenas train --protocol fine-tune --weights` starts.
-    """
-    import prunenas as pn
-    from prunenas.cli.progress import Watch
-    from prunenas.cli.show import drawn, facts, print_facts
-    from prunenas.generators.base import make_generator
-
-    target = out or Path(f"{method}.json")
-    refuse_existing(target)
-    refuse_weights(save_weights)
-    options = method_options(method, changes or [])
-    generator = make_generator(method, **options)
-    if keep is None and generator.says_how_much is None:
-        keep = 0.5
-    if pretrained and weights is not None:
-        raise InputError("the reference's weights are --pretrained or --weights, not both")
-    if generator.looks_at == "graph" and (weights or save_weights):
-        raise InputError(f"{method} looks at no weights: leave --weights and --save-weights away")
-    if keep == 1 and save_weights and not (pretrained or weights):
-        raise InputError("to keep all looks at no weights: leave --save-weights away")
-    own_recipe = recipe is None and epochs is None and not recipe_set
-    chosen = None if own_recipe else recipe_of(recipe or "paper", epochs, recipe_set or [])
-    known_name(reference)
-    arguments = name_arguments(input_size, classes, width, depth, unknown, time_limit)
-    trains = generator.looks_at == "trained" and not pretrained and weights is None
-    sees = trains or generator.reads or generator.looks_at == "own"
-    images = None
-    if sees or data is not None:
-        images = pn.dataset(data or "digits", device=device_of(device), root=data_root)
-    network = None
-    if pretrained:
-        named, with_weights = traced(reference, arguments, pretrained=True)
-        network = with_weights().to(device_of(device))
-    else:
-        size, count = (images.input_size, images.classes) if images else (None, None)
-        named = resolve(reference, arguments, input_size=size, classes=count)
-    if weights is not None:
-        network = pn.load_weights(named.graph, weights, device_of(device))
-    with Watch() as watch:
-        found = pn.prune(
-            method,
-            named.graph,
-            images if sees else None,
-            keep=keep,
-            recipe=chosen,
-            seed=seed,
-            network=network,
-            device=device_of(device),
-            on_epoch=watch.epoch,
-            **options,
-        )
-    spec = pn.ArchSpec.of(
-        named.graph,
-        found.descriptor,
-        name=f"{method} of {named.name}",
-        command=command_line(),
-        versions=versions(),
-    )
-    spec.save(target)
-    picture = drawn(spec, target.with_suffix(".png"))
-    if save_weights is not None:
-        trained = found.refit or found.reference
-        if trained is None:
-            raise MethodError(
-                f"{method} hands out no trained weights: {target} is written, {save_weights} is not"
-            )
-        pn.save_weights(trained, save_weights)
-    if as_json:
-        written = {"weights": str(save_weights)} if save_weights else {}
-        print_json(facts(spec) | {"out": str(target)} | written)
-    else:
-        print_facts(spec, plain_console(), layers=True)
-        for path in filter(None, (target, save_weights, picture)):
-            plain_console().print(f"wrote {path}", soft_wrap=True)
+from prunenas.errors import InputError
 
 
 @app.command()
@@ -201,14 +68,43 @@ def train(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings, each with a seed of its own.")] = 3,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="Leave the test set unread: train without the validation part, and judge by it "
+            "after every epoch.",
+            show_default="train on all, read the test set",
+        ),
+    ] = False,
     recipe: RecipeName = "paper",
     epochs: Epochs = None,
     recipe_set: RecipeChanges = None,
     cost: Annotated[
-        str, typer.Option(help="scratch-b: ratio of repo_flops (the paper's counter) or macs.")
+        str,
+        typer.Option(
+            help="scratch-b: ratio of repo_flops (the paper's counter), macs, or measured seconds "
+            "of a training step."
+        ),
     ] = "repo_flops",
     cap: Annotated[
         float | None, typer.Option(help="scratch-b: largest ratio.", show_default="none")
+    ] = None,
+    count_fine_tuning: Annotated[
+        int,
+        typer.Option(
+            help="scratch-e, scratch-b: epochs that fine-tuning would have had, added to the "
+            "budget.",
+            min=0,
+        ),
+    ] = 0,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Run folder; the same call continues there.",
+            show_default="runs/NAME-DIGEST",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Spec with metrics to write.", show_default="none")
@@ -222,90 +118,100 @@ def train(
     time_limit: TimeLimit = None,
     seed: Seed = 0,
     device: Device = "auto",
+    accumulate: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Parts of each batch, whose gradients add up: less memory. auto: as many as "
+            "memory asks for.",
+        ),
+    ] = "1",
+    layout: Annotated[
+        str, typer.Option(help="Tensors in memory: contiguous, channels_last or auto.")
+    ] = "auto",
+    no_capture: Annotated[
+        bool,
+        typer.Option(
+            "--no-capture", help="On CUDA: do each step anew, record none.", show_default="recorded"
+        ),
+    ] = False,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the network first: for long trainings.",
+            show_default="as it is",
+        ),
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On CUDA: same seed, same bits. A CPU does so anyway.",
+            show_default="the fastest",
+        ),
+    ] = False,
+    sync_norms: Annotated[
+        bool,
+        typer.Option(
+            "--sync-norms",
+            help="Under torchrun, on CUDA: batch norms see the images of all processes.",
+            show_default="each its own",
+        ),
+    ] = False,
     data_root: DataRoot = None,
+    tensorboard: Tensorboard = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an architecture with several seeds; the test set is read once a seed."""
+    """Train an architecture with several seeds; the test set is read once a seed.
+
+    All is kept in the run folder: the same command goes on there after Ctrl-C or a kill, and tells
+    the result at once when all is done. `prunenas watch` follows it from elsewhere. Under torchrun
+    several processes train one network together.
+    """
     import prunenas as pn
-    from prunenas.cli.progress import Watch
-    from prunenas.ir.canonical import encode
-    from prunenas.report.table import accuracy_text, costs_text
+    from prunenas.cli.run_training import Outputs, run_training, tell
+    from prunenas.cli.training_order import Order, engine_of
+    from prunenas.training.distributed import joined, leader_first
+    from prunenas.training.engine import settle
 
-    if seeds < 1:
-        raise InputError(f"--seeds is at least 1, got {seeds}")
-    if save_weights is not None and seeds != 1:
-        raise InputError("--save-weights writes one network: say --seeds 1 with it")
-    if out is not None:
-        refuse_existing(out)
-    refuse_weights(save_weights)
-    way = check_start(protocol, weights, initial_seed)
-    tuned = protocol == "fine-tune"
-    base = recipe_of(recipe, epochs, recipe_set or [], fine_tuning=tuned)
-    known_name(what)
-    images = pn.dataset(data, device=device_of(device), root=data_root)
-    spec = resolve(
-        what,
-        name_arguments(input_size, classes, width, depth, unknown, time_limit),
-        input_size=images.input_size,
-        classes=images.classes,
-    )
-    chosen = base if tuned else protocol_recipe(protocol, base, spec, cost, cap)
-    begin = None if weights is None else pn.load_weights(reference_of(spec), weights)
-
-    def save(_: int, network: pn.Network) -> None:
-        if save_weights is not None:
-            pn.save_weights(network, save_weights)
-
-    with Watch() as watch:
-        if chosen.epochs != base.epochs:
-            watch.say(f"{protocol}: {base.epochs} -> {chosen.epochs} epochs by {cost}")
-        metrics = pn.train_descriptor(
-            reference_of(spec),
-            descriptor_of(spec),
-            images,
-            base,
+    with joined(device_of(device)) as (team, place):
+        if seeds < 1:
+            raise InputError(f"--seeds is at least 1, got {seeds}")
+        if save_weights is not None and seeds != 1:
+            raise InputError("--save-weights writes one network: say --seeds 1 with it")
+        way = check_start(protocol, weights, initial_seed)
+        engine = engine_of(accumulate, layout, not no_capture, compile_, deterministic, sync_norms)
+        base = recipe_of(recipe, epochs, recipe_set or [], fine_tuning=protocol == "fine-tune")
+        known_name(what)
+        # What has to be fetched is fetched once.
+        with leader_first(team):
+            images = pn.dataset(data, device=place, root=data_root)
+        spec = resolve(
+            what,
+            name_arguments(input_size, classes, width, depth, unknown, time_limit),
+            input_size=images.input_size,
+            classes=images.classes,
+        )
+        refuse_no_reference(protocol, spec)
+        order = Order(
+            spec=spec,
+            data=images,
+            recipe=settle(base, place),
             protocol=way,
-            network=begin,
+            weights=weights,
             initial_seed=initial_seed,
-            fine_tuning=base if tuned else None,
             cost=cost,
             cap=cap,
+            count_fine_tuning=count_fine_tuning,
             seeds=range(seed, seed + seeds),
-            device=device_of(device),
-            on_epoch=watch.epoch,
-            on_trained=save,
+            held_out=held_out,
+            device=place,
+            engine=engine,
+            team=team,
         )
-    provenance = dict(spec.provenance) | {
-        "training": {
-            "command": command_line(),
-            "protocol": protocol,
-            "start": metrics.start,
-            "recipe": encode(chosen),
-            "versions": versions(),
-        }
-    }
-    if out is not None:
-        replace(spec, metrics=metrics, provenance=provenance).save(out)
-    if as_json:
-        print_json(
-            {
-                "name": spec.name,
-                "digest": spec.digest,
-                "protocol": protocol,
-                "start": metrics.start,
-                "epochs": chosen.epochs,
-                "accuracy": metrics.accuracy,
-                "top5": metrics.top5,
-                "std": metrics.std if metrics.n > 1 else None,
-                "n": metrics.n,
-                "metrics": encode(metrics),
-                "out": None if out is None else str(out),
-            }
-        )
-        return
-    plain_console().print(
-        f"{spec.name} on {metrics.data}, {protocol} from {metrics.start}, {chosen.epochs} epochs: "
-        f"test accuracy {accuracy_text(metrics)}, {costs_text(metrics)}, "
-        f"{metrics.seconds:.1f} s, {metrics.device}",
-        soft_wrap=True,
-    )
+        outputs = Outputs(spec=out, weights=save_weights, scalars=tensorboard)
+        done = run_training(order, outputs, folder=run, quiet=quiet)
+        if team.leads:
+            tell(done, out=out, as_json=as_json)

@@ -129,7 +129,7 @@ class Apoz(Generator):
             for node in subject.graph.nodes
             if _has_zeros(node) and (shares := _shares(groups, node))
         }
-        wanted = len(subject.images.train_labels) if self.images is None else self.images
+        wanted = len(subject.images.part("train")) if self.images is None else self.images
         with torch.no_grad():
             for images, _ in subject.batches(wanted):
                 network(images)

@@ -26,10 +26,11 @@ from prunenas.generators.base.weights import (
     prunable,
 )
 from prunenas.ir.graph import Graph
-from prunenas.training.batches import ResidentBatches
+from prunenas.training.budgets import fine_tune
 from prunenas.training.holding import hold, set_to_zero
 from prunenas.training.loop import Hooks, Moment
-from prunenas.training.recipe import Recipe, fine_tune
+from prunenas.training.recipe import Recipe
+from prunenas.training.supply import batches_of
 
 Schedule = Literal["one_shot", "geometric", "polynomial"]
 
@@ -254,7 +255,7 @@ class Magnitude(Generator):
         """Return the step of the first update, and the steps from one to the next."""
         part = subject.images.part("fit")
         seeds = Seeds(order=0, augmentation=0, layers=0)
-        batches = ResidentBatches(subject.images, part, replace(recipe, augment=False), seeds)
+        batches = batches_of(subject.images, part, replace(recipe, augment=False), seeds)
         steps = recipe.epochs * len(batches)
         # Rounded first: (0.7 - 0.1) * 10 falls short of the whole number that is meant.
         every = int(round((self.end - self.begin) * steps, 6) / self.rounds)

@@ -186,7 +186,8 @@ class Penalty:
                 if scale.grad is not None:
                     scale.grad.add_(push, alpha=strength)
 
-        return Hooks(after_backward=penalise)
+        facts = {"morphnet": [strength, self.cost, self.reduction, self.alive]}
+        return Hooks(after_backward=penalise, facts=facts)
 
     def value(self, scales: Mapping[str, Tensor]) -> Tensor:
         """Return the penalty of these scales ``[c]`` by batch norm, differentiable."""

@@ -91,7 +91,8 @@ class NetworkSlimming(Generator):
                     push.mul_(weights[name])
                 scale.grad.add_(push, alpha=self.strength)
 
-        return Hooks(after_backward=penalise)
+        facts = {"network_slimming": [self.strength, self.weighting]}
+        return Hooks(after_backward=penalise, facts=facts)
 
     def check(self, graph: Graph) -> None:
         """Refuse graphs without a batch norm that decides on a free group."""

@@ -12,7 +12,7 @@ from prunenas.arch.allocate import Scores, allocate_keeps, best
 from prunenas.arch.descriptor import kept_width
 from prunenas.build.network import Network
 from prunenas.build.silence import silence
-from prunenas.data.base import Part
+from prunenas.data.base import ImagePart
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, need
 from prunenas.generators.base.norms import norm_scores, removed_channels
 from prunenas.generators.base.scores import REDUCTIONS, Reduction, best_of_each, layers_of, reduced
@@ -145,12 +145,12 @@ class Sensitivity(Generator):
             _restore(network, subject.trained)
         return baseline, curves
 
-    def _part(self, whole: Part, seed: int) -> Part:
+    def _part(self, whole: ImagePart, seed: int) -> ImagePart:
         if self.images is None or self.images >= len(whole):
             return whole
         chosen = subset(len(whole), self.images, seed=seed, stream="sensitivity images")
         places = torch.tensor(chosen, device=whole.labels.device)
-        return Part(whole.images[places], whole.labels[places])
+        return whole.chosen(places)
 
 
 def _has_filters(network: Network, group: ChannelGroup) -> bool:

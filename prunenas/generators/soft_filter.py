@@ -120,7 +120,8 @@ class SoftFilter(Generator):
             if epoch % self.every == 0:
                 self._zero(network, keep)
 
-        return Hooks(before=zero if self.at_start else None, after_epoch=after)
+        facts = {"soft_filter": self, "keep": keep}
+        return Hooks(before=zero if self.at_start else None, after_epoch=after, facts=facts)
 
     def propose(self, subject: Subject) -> Proposal:
         """Return the channels that are not zero in every layer that produces them."""

@@ -15,6 +15,7 @@ from prunenas.errors import GraphError
 from prunenas.ir.axis import Axes, Axis, Segment, Variable
 from prunenas.ir.graph import Graph, Node, once
 from prunenas.ir.ops import Conv2d, ExactMask, LayerNorm
+from prunenas.ir.records import Remade, remade
 from prunenas.ir.unifier import Unifier
 
 
@@ -142,6 +143,9 @@ class ChannelGroups:
     stored: Mapping[str, Mapping[str, GroupAxis]]
     sizes: Mapping[str, tuple[GroupAxis, ...]]
     channel: Mapping[str, int]
+
+    def __reduce__(self) -> Remade:
+        return remade(self)
 
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self.groups)

@@ -12,6 +12,7 @@ import networkx
 
 from prunenas.errors import GraphError, ShapeError
 from prunenas.ir.ops import AnyOp, Input
+from prunenas.ir.records import Remade, remade
 from prunenas.ir.shape import Shape
 
 
@@ -88,6 +89,9 @@ class Graph:
         self.shapes  # noqa: B018  shapes that do not fit must be told now, not at first use
         if faults := _check_shared(self):
             raise GraphError("not a network: " + "; ".join(faults))
+
+    def __reduce__(self) -> Remade:
+        return remade(self)
 
     @cached_property
     def _by_name(self) -> Mapping[str, Node]:

@@ -1,6 +1,7 @@
 """Tables of fronts, for terminals and for Markdown."""
 
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 from rich.table import Table
 
@@ -27,6 +28,19 @@ def accuracy_text(metrics: Metrics) -> str:
     spread = f" ± {100 * metrics.std:.2f}" if metrics.n > 1 else ""
     top5 = "" if metrics.top5 is None else f", top-5 {100 * metrics.top5:.2f}"
     return f"{100 * metrics.accuracy:.2f}{spread}{top5} (n={metrics.n})"
+
+
+def best_text(metrics: Metrics) -> str | None:
+    """Return mean and sample deviation, in percent, of each seed's best epoch, with the epochs.
+
+    None where no epoch but the last was judged.
+    """
+    best = [r.best_accuracy for r in metrics.results if r.best_accuracy is not None]
+    if not best:
+        return None
+    spread = f" ± {100 * stdev(best):.2f}" if len(best) > 1 else ""
+    places = ", ".join(str(r.best_epoch) for r in metrics.results)
+    return f"{100 * fmean(best):.2f}{spread} (epoch {places})"
 
 
 def costs_text(metrics: Metrics) -> str:

@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final, get_args
@@ -15,13 +14,13 @@ from optuna.storages.journal import JournalFileBackend
 from prunenas.arch.files import file_name, read_text, write_text
 from prunenas.arch.masks_file import masks_path
 from prunenas.arch.spec import versions
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 from prunenas.errors import DivergenceError, RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode, parse
 from prunenas.search.candidate import Candidate, controls
 from prunenas.search.front import Front, FrontRow, Role, pareto
+from prunenas.search.log import at_work
 from prunenas.search.objective import Objective
-from prunenas.search.run_folder import claim, mend_journal
 from prunenas.search.space import SearchSpace
 from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.worker import (
@@ -33,13 +32,16 @@ from prunenas.search.worker import (
     found_candidates,
     run_trials,
 )
-from prunenas.training.loop import check_fit
+from prunenas.training.engine import settle
+from prunenas.training.follow import Stop
+from prunenas.training.loop import check_fit, device_name
 from prunenas.training.recipe import Recipe
+from prunenas.training.run_folder import mend_journal
 
 
 def search(
     space: SearchSpace,
-    data: ImageData,
+    data: ImageSet,
     *,
     recipe: Recipe | None = None,
     strategy: str = "tpe",
@@ -50,6 +52,7 @@ def search(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
     on_event: OnEvent | None = None,
 ) -> Front:
     """Search ``space``, hold what is found against the controls, and confirm the front.
@@ -71,8 +74,10 @@ def search(
         front_size: Most Pareto points to confirm: the best, and others spread evenly over macs.
         seed: Of the strategy and of every trial's training.
         out: Folder for the study, the results and the specs; the same call continues there. Nothing
-            is kept where it is None.
+            is kept where it is None. What happens is logged in its ``log.jsonl``.
         provenance: Put into every spec, such as the command.
+        stop: Asked after every step of a training, and between trainings; where it says so the
+            search ends, and the same call goes on in the middle of that training.
         on_event: Called after every epoch and every training.
 
     Raises:
@@ -80,20 +85,13 @@ def search(
         SpaceError: The objectives or counts make no sense.
         RunFolderError: ``out`` belongs to another search.
         DataError: The data does not fit the target.
+        StoppedError: ``stop`` said so.
         RunError: No trial succeeded.
     """
     _check(objectives, trials, confirm_seeds, front_size)
     # Told before a folder is marked: it could be used for no other data afterwards.
     check_fit(space.target, data)
-    recipe = recipe or Recipe()
-    plan = _Plan(
-        space=space,
-        seed=seed,
-        objectives=tuple(objectives),
-        confirm_seeds=tuple(range(seed + 1, seed + 1 + confirm_seeds)),
-        front_size=front_size,
-        on_event=on_event or (lambda event: None),
-    )
+    recipe = settle(recipe or Recipe(), data.device)
     chosen = STRATEGIES[strategy]()
     facts = {
         "space": space.facts(),
@@ -104,12 +102,23 @@ def search(
         "seed": seed,
     }
     folder = None if out is None else Path(out)
-    with nullcontext() if folder is None else claim(folder, facts):
+    begun = {"trials": trials, "device": device_name(data.device), "versions": versions()}
+    with at_work(folder, facts, on_event, **begun, provenance=provenance or {}) as log:
+        plan = _Plan(
+            space=space,
+            seed=seed,
+            objectives=tuple(objectives),
+            confirm_seeds=tuple(range(seed + 1, seed + 1 + confirm_seeds)),
+            front_size=front_size,
+            on_event=log.event,
+        )
         objective = Objective(
             data=data,
             recipe=recipe,
             device=data.device,
             folder=None if folder is None else folder / "results",
+            checkpoints=None if folder is None else folder / "checkpoints",
+            stop=stop,
         )
         study = _study(folder, objectives)
         run_trials(
@@ -129,6 +138,7 @@ def search(
         front = _confirmed(plan, objective, study, story)
         if folder is not None:
             _write(front, folder)
+        log.finished(front)
     return front
 
 

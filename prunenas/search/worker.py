@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from prunenas.arch.metrics import Metrics
 from prunenas.arch.profile import StageProfile
-from prunenas.errors import DivergenceError
+from prunenas.errors import DivergenceError, StoppedError
 from prunenas.search.candidate import Candidate, candidate
 from prunenas.search.objective import Objective
 from prunenas.search.space import SearchSpace
@@ -83,6 +83,8 @@ def run_trials(
     _close_unfinished(study)
     starts = [*space.starts().items()]
     while (done := len(finished(study))) < trials:
+        if objective.stop is not None and objective.stop():
+            raise StoppedError(f"stopped after {done} of {trials} trials; the same call goes on")
         # Seed and start follow from what is finished, not from how often the process was started:
         # a trial that was cut short is proposed again.
         study.sampler = strategy.sampler((seed * 100_003 + done) % _SEEDS)

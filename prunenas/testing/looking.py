@@ -7,7 +7,7 @@ import pytest
 
 from prunenas.arch.descriptor import Descriptor
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 from prunenas.errors import MethodError
 from prunenas.generators.base import Generator, Pruned, make_generator, prune
 from prunenas.generators.base.method import Counts
@@ -82,7 +82,7 @@ class Looking:
         *,
         keep: float | None,
         choices: Mapping[str, Any] | None = None,
-        data: ImageData | None = None,
+        data: ImageSet | None = None,
         seed: int = 0,
     ) -> Pruned:
         """Return what the method finds, given no more than it says that it looks at.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 
 
 class Normaliser:
@@ -16,7 +16,7 @@ class Normaliser:
         device: Where the images are.
     """
 
-    def __init__(self, data: ImageData, device: torch.device) -> None:
+    def __init__(self, data: ImageSet, device: torch.device) -> None:
         self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1) * 255
         self._scale = 1 / (torch.tensor(data.std, device=device).view(1, -1, 1, 1) * 255)
 
@@ -25,7 +25,7 @@ class Normaliser:
         return images.float().sub_(self._mean).mul_(self._scale)
 
 
-def normalise(images: Tensor, data: ImageData) -> Tensor:
+def normalise(images: Tensor, data: ImageSet) -> Tensor:
     """Return uint8 images ``[n c h w]`` as floats with the data set's mean and deviation."""
     return Normaliser(data, images.device)(images)
 

@@ -2,18 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final, get_args
 
 import torch
 
+from prunenas.build.execution import Layout as Layout
+from prunenas.build.execution import computes_bf16, computing_in, natural_layout
 from prunenas.errors import RecipeError
 from prunenas.ir.graph import Graph
-from prunenas.ir.ops import Conv2d
+from prunenas.training.heap import keep_freed
 from prunenas.training.recipe import Recipe
-
-Layout = Literal["auto", "contiguous", "channels_last"]
 
 
 @final
@@ -31,7 +31,13 @@ class Engine:
         deterministic: On CUDA, use only algorithms that give the same bits each time. Training on
             a CPU does so anyway.
         accumulate: Parts that each batch is cut into, whose gradients add up to the batch's: less
-            memory for the same recipe. Batch norms see the parts.
+            memory for the same recipe. Batch norms see the parts. ``auto`` begins with one, and
+            where memory does not suffice goes back to the last checkpoint, or to the beginning,
+            and on with as many as it takes.
+        sync_norms: Where several processes train together, on CUDA: batch norms see the images
+            of all, and not of each alone.
+        keep_memory: On a CPU, keep freed memory for the next step, for as long as the process
+            lives: see ``training.heap``.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -40,14 +46,16 @@ class Engine:
     compile: bool = False
     layout: Layout = "auto"
     deterministic: bool = False
-    accumulate: int = 1
+    accumulate: int | Literal["auto"] = 1
+    sync_norms: bool = False
+    keep_memory: bool = True
 
     def __post_init__(self) -> None:
         faults = []
         if self.layout not in get_args(Layout):
             faults.append(f"layout={self.layout} must be {'/'.join(get_args(Layout))}")
-        if self.accumulate < 1:
-            faults.append(f"accumulate={self.accumulate} must be at least 1")
+        if self.accumulate != "auto" and self.accumulate < 1:
+            faults.append(f"accumulate={self.accumulate} must be at least 1, or auto")
         if faults:
             raise RecipeError("a training cannot be carried out: " + "; ".join(faults))
 
@@ -55,7 +63,7 @@ class Engine:
 FAST = Engine()
 """Whatever the device can do."""
 
-SLOW = Engine(capture=False, layout="contiguous")
+SLOW = Engine(capture=False, layout="contiguous", keep_memory=False)
 """Step by step, nothing recorded, tensors as torch lays them out."""
 
 
@@ -69,32 +77,19 @@ def settle(recipe: Recipe, device: torch.device | str) -> Recipe:
     return replace(recipe, precision="bf16" if computes_bf16(torch.device(device)) else "fp32")
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Return whether the processor has instructions for bfloat16; to emulate them is slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = torch._C._cpu._get_cpu_capability()
-    return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def memory_format(engine: Engine, graph: Graph, recipe: Recipe, device: torch.device) -> Layout:
-    """Return the layout that ``auto`` stands for, or what ``engine`` says.
-
-    On CUDA it is channels last in bfloat16, which tensor cores read. On a CPU so too, but only
-    where all convolutions are wide enough: below 16 channels it was measured to be up to half as
-    fast as the other (half-width ResNet-20; ``scripts/bench_training.py``).
-    """
+    """Return the layout that ``auto`` stands for, or what ``engine`` says."""
     if engine.layout != "auto":
         return engine.layout
-    convolutions = [node.op.width for node in graph.nodes if isinstance(node.op, Conv2d)]
-    narrow = device.type == "cpu" and min(convolutions, default=0) < 16
-    return "contiguous" if recipe.precision == "fp32" or narrow else "channels_last"
+    return natural_layout(graph, recipe.precision, device)
 
 
 @contextmanager
 def settings(engine: Engine, device: torch.device) -> Iterator[None]:
     """Hold torch's global switches as ``engine`` says, and give them back."""
     if device.type != "cuda":
+        if engine.keep_memory:
+            keep_freed()
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
@@ -111,12 +106,6 @@ def settings(engine: Engine, device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-@contextmanager
-def precision(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Compute as ``recipe`` says."""
-    if recipe.precision == "bf16":
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            yield
-    else:
-        with nullcontext():
-            yield
+def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Compute as ``recipe`` says, while what is returned is held."""
+    return computing_in(recipe.precision, device)

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData, Part
-from prunenas.training.augment import Normaliser
+from prunenas.data.base import ImagePart, ImageSet
 from prunenas.training.batches import Draw
 from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.training.distributed import SOLO, Team
 from prunenas.training.engine import Layout, precision
 from prunenas.training.recipe import Recipe
 from prunenas.training.steps import laid_out
+from prunenas.training.supply import plain_of
 
 TOP5_FROM = 100
 """Number of classes from which the top-5 accuracy is reported too."""
@@ -40,31 +41,33 @@ class Evaluator:
         network: What is judged; it may change between calls.
         data: The data set.
         part: The images.
-        batch: Images at a time.
+        batch: Images at a time; by default as many as fit for the kind of data set.
         recipe: Says the precision; single without one.
         layout: Order of the images in memory.
         capture: Record the work as CUDA graphs.
         record: As in ``CapturedSteps``.
         warm_up: Likewise.
+        team: The processes that judge together, each a share of the images.
     """
 
     def __init__(
         self,
         network: Network,
-        data: ImageData,
-        part: Part,
+        data: ImageSet,
+        part: ImagePart,
         *,
-        batch: int = 500,
+        batch: int | None = None,
         recipe: Recipe | None = None,
         layout: Layout = "contiguous",
         capture: bool = False,
         record: Recorder | None = None,
         warm_up: Callable[[torch.device, Work], None] = beside,
+        team: Team = SOLO,
     ) -> None:
-        self._network, self._part, self._batch = network, part, batch
+        self._network, self._count, self._team = network, len(part), team
+        self._batches = plain_of(data, part, batch=batch, share=team.share)
         self._recipe, self._layout = recipe or Recipe(), layout
-        self._device = part.labels.device
-        self._normalise = Normaliser(data, self._device)
+        self._device = data.device
         self._counts_top5 = data.classes >= TOP5_FROM
         self._record = (record or CudaRecorder()) if capture else None
         self._warm_up = warm_up
@@ -75,15 +78,16 @@ class Evaluator:
     @torch.no_grad()
     def __call__(self) -> Evaluation:
         """Return how well the network does now; it is in evaluation mode meanwhile."""
-        network, count = self._network, len(self._part)
+        network, count = self._network, self._count
         was_training = network.training
         network.eval()
         self._sums.zero_()
-        places = torch.arange(count, device=self._device)
-        for start in range(0, count, self._batch):
-            self._sums.add_(self._judged((places[start : start + self._batch],)))
+        for draw in self._batches.draws(1):
+            # The share of a small last batch may be empty.
+            if len(draw[0]):
+                self._sums.add_(self._judged(draw))
         network.train(was_training)
-        right, right5, loss = self._sums.tolist()
+        right, right5, loss = self._team.add(self._sums).tolist()
         return Evaluation(
             accuracy=right / count,
             top5=right5 / count if self._counts_top5 else None,
@@ -106,8 +110,7 @@ class Evaluator:
 
     def _judge(self, draw: Draw) -> Tensor:
         """Return the three sums of a batch."""
-        (places,) = draw
-        images, labels = self._normalise(self._part.images[places]), self._part.labels[places]
+        images, labels = self._batches.load(draw)
         with precision(self._recipe, self._device):
             scores = self._network(laid_out(images, self._layout)).float()
         right = (scores.argmax(dim=1) == labels).sum()
@@ -118,7 +121,9 @@ class Evaluator:
         return torch.stack([right.double(), right5.double(), loss.double()])
 
 
-def evaluate(network: Network, data: ImageData, part: Part, *, batch: int = 500) -> Evaluation:
+def evaluate(
+    network: Network, data: ImageSet, part: ImagePart, *, batch: int | None = None
+) -> Evaluation:
     """Return how well ``network`` does on the plain images of ``part``, in single precision.
 
     The network is put into evaluation mode meanwhile.

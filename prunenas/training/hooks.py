@@ -1,8 +1,8 @@
 """Hooks: what a method adds to the one training loop, which is never patched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from prunenas.build.network import Network
 
@@ -33,9 +33,19 @@ class Hooks:
         after_backward: Called with the network when gradients are there, before the step.
         after_step: Called with the network and the moment, after every step.
         after_epoch: Called with the network and the number of finished epochs.
+        facts: What tells these hooks from others, as JSON values: such as the method and its
+            options. To tell them is to promise that the hooks remember nothing from one call to
+            the next but what follows from the network, so that a training with them can go on in
+            another process. ``before`` is not called again there.
     """
 
     before: Callable[[Network], None] | None = None
     after_backward: Callable[[Network], None] | None = None
     after_step: Callable[[Network, Moment], None] | None = None
     after_epoch: Callable[[Network, int], None] | None = None
+    facts: Mapping[str, Any] | None = None
+
+    @property
+    def remember_nothing(self) -> bool:
+        """Whether a training with these hooks can go on in another process, or begin anew."""
+        return self.facts is not None or self == Hooks()

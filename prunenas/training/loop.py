@@ -1,50 +1,33 @@
 """The verb ``train``, and its like: trainings from the first epoch to their metrics."""
 
 import math
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import torch
 
 from prunenas.arch.metrics import Metrics, PartName, SeedResult, Seeds
+from prunenas.build.execution import device_name as device_name
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData
-from prunenas.errors import DataError, DivergenceError, InputError
+from prunenas.data.base import ImageSet
+from prunenas.errors import DataError, DivergenceError, InputError, RecipeError
 from prunenas.ir.canonical import digest
 from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
+from prunenas.training.checkpoint import Checkpoints, Keeper, facts_of
+from prunenas.training.distributed import Team, current_team, loss_told
 from prunenas.training.engine import FAST, Engine, settings, settle
+from prunenas.training.evaluate import Evaluation
+from prunenas.training.follow import Attendants, Stop, carried_out
+from prunenas.training.follow import EpochReport as EpochReport
+from prunenas.training.follow import OnEpoch as OnEpoch
 from prunenas.training.hooks import Hooks as Hooks
 from prunenas.training.hooks import Moment as Moment
+from prunenas.training.memory import is_shortage, shortage
 from prunenas.training.randomness import seeded, seeds_of
 from prunenas.training.recipe import Recipe
 from prunenas.training.run import Run
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
-    """What is known after an epoch.
-
-    Args:
-        epoch: Finished epochs.
-        epochs: Epochs in all.
-        loss: Mean training loss of this epoch.
-        accuracy: Validation accuracy; None where nothing is held out.
-        seconds: Since training began.
-    """
-
-    epoch: int
-    epochs: int
-    loss: float
-    accuracy: float | None
-    seconds: float
-
-
-OnEpoch = Callable[[EpochReport], None]
 
 OnTrained = Callable[[int, Network], None]
 """Given a seed and the network that it ended with."""
@@ -52,16 +35,21 @@ OnTrained = Callable[[int, Network], None]
 
 def train(
     network: Network,
-    data: ImageData,
+    data: ImageSet,
     recipe: Recipe,
     *,
     seed: int | Seeds = 0,
     held_out: bool = False,
     hooks: Hooks | None = None,
     engine: Engine = FAST,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Metrics:
     """Train ``network`` in place and return what it reaches.
+
+    Where torch's process group joins several processes, all of them call this and train one network
+    together (``training.distributed``); the first one keeps the states and is told of epochs.
 
     Args:
         network: On the device where it is to be trained; the images are brought there.
@@ -74,35 +62,118 @@ def train(
             Otherwise train on the whole training set and read the test set once, at the end.
         hooks: What a method adds.
         engine: How it is carried out.
-        on_epoch: Called after every epoch; an exception it raises ends the training.
+        checkpoints: Where it is kept on disk. Wherever it is killed, the same call goes on there
+            and ends at the same weights, on a CPU bit for bit. Of a finished training that call
+            returns at once with the weights and metrics that it ended with.
+        stop: Asked after every step; where it says so the training ends, kept if it has
+            checkpoints.
+        on_epoch: Called after every epoch that is trained here; an exception it raises ends the
+            training.
 
     Raises:
         DataError: The data set does not fit the network.
+        CheckpointError: The checkpoint is damaged or another training's, or nobody knows what the
+            hooks remember.
         DivergenceError: The loss stopped being finite; names epoch, step and learning rate, or
             the images if it did so with the last step.
+        MemoryShortageError: A batch does not fit the memory; says what would.
+        SavingError: A checkpoint cannot be written; the one before is intact.
+        StoppedError: ``stop`` said so.
+        RecipeError: The engine asks for what the device, or several processes, cannot do.
+        RunError: Processes that train together differ in what they do, or one of them is gone.
     """
     check_fit(network.graph, data)
     device = next(network.parameters()).device
-    recipe, seeds = settle(recipe, device), seeds_of(seed, network)
-    with settings(engine, device), seeded(seeds.layers, device):
+    recipe, seeds, hooks = settle(recipe, device), seeds_of(seed, network), hooks or Hooks()
+    team = _agreed_team(network, data, recipe, engine, seeds=seeds, held_out=held_out)
+    keeper = None
+    if checkpoints is not None:
+        facts = facts_of(network, data, recipe, seeds=seeds, held_out=held_out, hooks=hooks)
+        keeper = Keeper(checkpoints=checkpoints, facts=facts)
+
+    def make(parts: int) -> Run:
+        try:
+            return Run(
+                network,
+                data.to(device),
+                recipe,
+                seeds=seeds,
+                held_out=held_out,
+                hooks=hooks,
+                engine=replace(engine, accumulate=parts),
+                team=team,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+        raise shortage(network, device, "what lies beside the weights", "take fewer images")
+
+    attendants = Attendants(keeper=keeper, stop=stop, on_epoch=on_epoch)
+    own = team.own_seed(seeds.layers)
+    with settings(engine, device), seeded(own, device), loss_told(team):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        run = Run(
-            network,
-            data.to(device),
-            recipe,
-            seeds=seeds,
-            held_out=held_out,
-            hooks=hooks or Hooks(),
-            engine=engine,
-        )
-        _follow(run, on_epoch)
-        part: PartName = "validation" if held_out else "test"
+        run = carried_out(make, attendants, parts=engine.accumulate)
+        if run.metrics is not None:
+            return run.metrics
         # The last epoch has been judged already where it was held out.
-        reached = run.seen[-1] if held_out else run.evaluator(part)()
+        reached = run.seen[-1] if held_out else run.judge("test")
+    metrics = _metrics(run, reached, seeds, held_out=held_out)
+    if keeper is not None and team.leads:
+        keeper.finish(metrics)
+    team.meet()
+    return metrics
+
+
+def _agreed_team(
+    network: Network,
+    data: ImageSet,
+    recipe: Recipe,
+    engine: Engine,
+    *,
+    seeds: Seeds,
+    held_out: bool,
+) -> Team:
+    """Return the processes that train together, once they agree on what.
+
+    Raises:
+        RecipeError: The engine asks for what they, or the device, cannot do.
+        RunError: They do not agree.
+    """
+    team, device = current_team(), next(network.parameters()).device
+    if engine.sync_norms and device.type != "cuda":
+        raise RecipeError(
+            f"sync_norms=True asks for batch norms that see the images of all processes, which "
+            f"torch has for CUDA only; this training is on {device}"
+        )
+    if team.size > 1 and engine.accumulate == "auto":
+        raise RecipeError(
+            f"accumulate=auto tries again in one process, and these are {team.size}: say a number"
+        )
+    if team.size > 1:
+        facts = {
+            "the network": digest(network.graph),
+            "the data set": data.digest,
+            "the recipe": str(recipe),
+            "seeds": str(seeds),
+            "what is held out": str(held_out),
+            "the engine": str(engine),
+        }
+        team.check_same(facts)
+    return team
+
+
+def _metrics(run: Run, reached: Evaluation, seeds: Seeds, *, held_out: bool) -> Metrics:
+    """Return what a training has reached.
+
+    Raises:
+        DivergenceError: The last step did it.
+    """
+    graph, recipe = run.network.graph, run.recipe
+    part: PartName = "validation" if held_out else "test"
     if not math.isfinite(reached.loss):
         raise DivergenceError(
-            f"the loss of the network {digest(network.graph)} on the {part} images is "
+            f"the loss of the network {digest(graph)} on the {part} images is "
             f"{reached.loss} after epoch {recipe.epochs}: lower the recipe's lr, which is "
             f"{recipe.lr:g}"
         )
@@ -117,49 +188,32 @@ def train(
         best_accuracy=best[1].accuracy if best else None,
         best_epoch=best[0] if best else None,
         seeds=seeds,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        peak_bytes=run.peak_bytes,
     )
     return Metrics(
         results=(result,),
         part=part,
-        params=params(network.graph),
-        macs=macs(network.graph),
-        device=device_name(device),
-        data=data.name,
-        nonzero_params=nonzero_params(network.graph) if is_sparse(network.graph) else None,
-        effective_macs=effective_macs(network.graph) if is_sparse(network.graph) else None,
+        params=params(graph),
+        macs=macs(graph),
+        device=f"{run.team.size} x " * (run.team.size > 1) + device_name(run.device),
+        data=run.data.name,
+        nonzero_params=nonzero_params(graph) if is_sparse(graph) else None,
+        effective_macs=effective_macs(graph) if is_sparse(graph) else None,
         execution=run.execution,
     )
 
 
-def _follow(run: Run, on_epoch: OnEpoch | None) -> None:
-    """Do all epochs that are left, telling of each."""
-    run.begin()
-    while run.epoch <= run.recipe.epochs:
-        for _ in run.steps_of_epoch():
-            pass
-        loss = run.end_epoch()
-        if on_epoch:
-            on_epoch(
-                EpochReport(
-                    epoch=run.epoch - 1,
-                    epochs=run.recipe.epochs,
-                    loss=loss,
-                    accuracy=run.seen[-1].accuracy if run.seen else None,
-                    seconds=run.seconds,
-                )
-            )
-
-
 def train_seeds(
     graph: Graph,
-    data: ImageData,
+    data: ImageSet,
     recipe: Recipe,
     *,
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
     held_out: bool = False,
     engine: Engine = FAST,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
     on_trained: OnTrained | None = None,
 ) -> Metrics:
@@ -173,13 +227,14 @@ def train_seeds(
         device: Where to train.
         held_out: As in ``train``.
         engine: As in ``train``.
+        checkpoints: As in ``train``; each seed has the folder ``seed-N`` in it.
+        stop: As in ``train``.
         on_epoch: As in ``train``.
         on_trained: Called with each seed and its trained network.
 
     Raises:
         InputError: There is no seed.
-        DataError: As in ``train``.
-        DivergenceError: As in ``train``.
+        Other errors: As in ``train``.
     """
     return train_each(
         lambda seed: build(graph, seed=seed, device=device),
@@ -188,6 +243,8 @@ def train_seeds(
         seeds=seeds,
         held_out=held_out,
         engine=engine,
+        checkpoints=checkpoints,
+        stop=stop,
         on_epoch=on_epoch,
         on_trained=on_trained,
     )
@@ -195,12 +252,14 @@ def train_seeds(
 
 def train_each(
     begin: Callable[[int], Network],
-    data: ImageData,
+    data: ImageSet,
     recipe: Recipe,
     *,
     seeds: Sequence[int],
     held_out: bool = False,
     engine: Engine = FAST,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
     on_trained: OnTrained | None = None,
 ) -> Metrics:
@@ -221,22 +280,17 @@ def train_each(
                 seed=seed,
                 held_out=held_out,
                 engine=engine,
+                checkpoints=checkpoints.of_seed(seed) if checkpoints else None,
+                stop=stop,
                 on_epoch=on_epoch,
             )
         )
-        if on_trained:
+        if on_trained and current_team().leads:
             on_trained(seed, network)
     return replace(runs[0], results=tuple(result for run in runs for result in run.results))
 
 
-def device_name(device: torch.device) -> str:
-    """Return the device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def check_fit(graph: Graph, data: ImageData) -> None:
+def check_fit(graph: Graph, data: ImageSet) -> None:
     """Refuse a data set whose images or classes are not the graph's.
 
     Raises:

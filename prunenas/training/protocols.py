@@ -1,7 +1,7 @@
 """The four ways to train what pruning found: from scratch twice, inherited, and rewound."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,18 +11,29 @@ from prunenas.arch.metrics import Metrics
 from prunenas.build.inherit import inherit
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 from prunenas.errors import DescriptorError, RecipeError
 from prunenas.ir.graph import Graph
-from prunenas.training.engine import FAST, Engine
+from prunenas.training.budgets import (
+    Protocol,
+    StepSeconds,
+    check_cost,
+    fine_tune,
+    known_protocol,
+    protocol_recipe,
+)
+from prunenas.training.checkpoint import Checkpoints
+from prunenas.training.engine import FAST, Engine, settle
+from prunenas.training.follow import Stop
 from prunenas.training.loop import OnEpoch, OnTrained, check_fit, train_each
-from prunenas.training.recipe import Protocol, Recipe, fine_tune, known_protocol, protocol_recipe
+from prunenas.training.recipe import Recipe
+from prunenas.training.step_seconds import step_seconds
 
 
 def train_descriptor(
     graph: Graph,
     descriptor: Descriptor,
-    data: ImageData,
+    data: ImageSet,
     recipe: Recipe,
     *,
     protocol: Protocol,
@@ -31,10 +42,14 @@ def train_descriptor(
     fine_tuning: Recipe | None = None,
     cost: str = "repo_flops",
     cap: float | None = None,
+    count_fine_tuning: int = 0,
+    seconds: StepSeconds | None = None,
     seeds: Sequence[int] = (0,),
     device: torch.device | str = "cpu",
     held_out: bool = False,
     engine: Engine = FAST,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
     on_trained: OnTrained | None = None,
 ) -> Metrics:
@@ -58,13 +73,18 @@ def train_descriptor(
         initial_seed: For ``rewind``: the reference began as ``build(graph, seed=initial_seed)``.
             Where a method trained its reference itself, the descriptor's origin tells the seed.
         fine_tuning: Recipe of ``fine-tune`` instead of the one made of ``recipe``.
-        cost: For ``scratch-b``, as in the function of that name.
+        cost: For ``scratch-b``, as in the function of that name. ``seconds`` are measured here,
+            for ``device`` and ``engine``, if they are not given, and kept with the checkpoints.
         cap: Likewise.
+        count_fine_tuning: For ``scratch-e`` and ``scratch-b``, as in the functions of that name.
+        seconds: For ``scratch-b`` by ``seconds``: what ``step_seconds`` measured before.
         seeds: Each is the seed of a training: of its data order, augmentation and dropout, and
             where the weights are fresh of these too.
         device: Where to train.
         held_out: As in ``train``.
         engine: As in ``train``.
+        checkpoints: As in ``train_seeds``.
+        stop: As in ``train``.
         on_epoch: As in ``train``.
         on_trained: Called with each seed and its trained network.
 
@@ -78,16 +98,39 @@ def train_descriptor(
     Source: Liu et al. 2019, arXiv:1810.05270, section 3 and appendix on the lottery ticket;
         Frankle and Carbin 2019, arXiv:1803.03635 (rewinding).
     """
-    _check(protocol, network, initial_seed, fine_tuning, cap)
-    candidate = apply(graph, descriptor)
-    check_fit(candidate, data)
+    candidate, start, begin = prepared(
+        graph,
+        descriptor,
+        data,
+        protocol=protocol,
+        network=network,
+        initial_seed=initial_seed,
+        fine_tuning=fine_tuning,
+        cost=cost,
+        cap=cap,
+        count_fine_tuning=count_fine_tuning,
+        seconds=seconds,
+        device=device,
+    )
+    recipe = settle(recipe, device)
     if protocol == "fine-tune":
         chosen = fine_tuning or fine_tune(recipe)
     else:
+        if protocol == "scratch-b" and cost == "seconds" and seconds is None:
+            folder = None if checkpoints is None else checkpoints.folder
+            seconds = step_seconds(
+                graph, candidate, recipe, device=device, engine=engine, folder=folder
+            )
         chosen = protocol_recipe(
-            protocol, recipe, reference=graph, candidate=candidate, cost=cost, cap=cap
+            protocol,
+            recipe,
+            reference=graph,
+            candidate=candidate,
+            cost=cost,
+            cap=cap,
+            count_fine_tuning=count_fine_tuning,
+            seconds=seconds,
         )
-    start, begin = _start(graph, descriptor, candidate, protocol, network, initial_seed, device)
     metrics = train_each(
         begin,
         data,
@@ -95,10 +138,50 @@ def train_descriptor(
         seeds=seeds,
         held_out=held_out,
         engine=engine,
+        checkpoints=checkpoints,
+        stop=stop,
         on_epoch=on_epoch,
         on_trained=on_trained,
     )
     return replace(metrics, protocol=protocol, start=start)
+
+
+def prepared(
+    graph: Graph,
+    descriptor: Descriptor,
+    data: ImageSet,
+    *,
+    protocol: Protocol,
+    network: Network | None = None,
+    initial_seed: int | None = None,
+    fine_tuning: Recipe | None = None,
+    cost: str = "repo_flops",
+    cap: float | None = None,
+    count_fine_tuning: int = 0,
+    seconds: StepSeconds | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Graph, str, Callable[[int], Network]]:
+    """Return what is trained, where its weights come from, and what makes it for each seed.
+
+    Nothing is trained, measured or written: what ``train_descriptor`` would refuse is refused here.
+    The arguments and errors are those of ``train_descriptor``.
+    """
+    _check(
+        protocol,
+        {
+            "a network": network,
+            "initial_seed": initial_seed,
+            "fine_tuning": fine_tuning,
+            "cap": cap,
+            "count_fine_tuning": count_fine_tuning or None,
+            "seconds": seconds,
+        },
+    )
+    check_cost(cost)
+    candidate = apply(graph, descriptor)
+    check_fit(candidate, data)
+    start, begin = _start(graph, descriptor, candidate, protocol, network, initial_seed, device)
+    return candidate, start, begin
 
 
 def first_seed(descriptor: Descriptor) -> int | None:
@@ -109,29 +192,29 @@ def first_seed(descriptor: Descriptor) -> int | None:
     return seed if built and isinstance(seed, int) else None
 
 
-def _check(
-    protocol: str,
-    network: Network | None,
-    initial_seed: int | None,
-    fine_tuning: Recipe | None,
-    cap: float | None,
-) -> None:
+_USERS: Mapping[str, frozenset[str]] = {
+    "a network": frozenset({"fine-tune", "rewind"}),
+    "initial_seed": frozenset({"rewind"}),
+    "fine_tuning": frozenset({"fine-tune"}),
+    "cap": frozenset({"scratch-b"}),
+    "count_fine_tuning": frozenset({"scratch-b", "scratch-e"}),
+    "seconds": frozenset({"scratch-b"}),
+}
+"""What only some protocols can use."""
+
+
+def _check(protocol: str, given: Mapping[str, object]) -> None:
     """Refuse what a protocol lacks or cannot use, all at once."""
     known_protocol(protocol)
-    rules = {
-        "a network": (network is not None, {"fine-tune", "rewind"}),
-        "initial_seed": (initial_seed is not None, {"rewind"}),
-        "fine_tuning": (fine_tuning is not None, {"fine-tune"}),
-        "cap": (cap is not None, {"scratch-b"}),
-    }
+    there = {what for what, value in given.items() if value is not None}
     faults = [
         f"{what} is for {' and '.join(sorted(users))}"
-        for what, (given, users) in rules.items()
-        if given and protocol not in users
+        for what, users in _USERS.items()
+        if what in there and protocol not in users
     ]
-    if protocol == "fine-tune" and network is None:
+    if protocol == "fine-tune" and "a network" not in there:
         faults.append("it starts from a trained network of the reference, which is not given")
-    if network is not None and initial_seed is not None and protocol == "rewind":
+    if {"a network", "initial_seed"} <= there and protocol == "rewind":
         faults.append("the initial weights are a network or a seed, not both")
     if faults:
         raise RecipeError(f"{protocol}: " + "; ".join(faults))

@@ -1,4 +1,4 @@
-"""Recipes: a training budget and schedule as a value, and the protocols as functions on it."""
+"""Recipes: a training budget and schedule as a value."""
 
 import math
 from collections.abc import Mapping
@@ -6,17 +6,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, final, get_args
 
 from prunenas.errors import RecipeError
-from prunenas.ir.cost import effective_macs, repo_flops
-from prunenas.ir.graph import Graph
 
 Schedule = Literal["steps", "one_cycle", "constant"]
 Precision = Literal["fp32", "bf16", "auto"]
-
-Protocol = Literal["scratch-e", "scratch-b", "fine-tune", "rewind"]
-"""The ways to train what was found: from fresh weights as many epochs as the reference has, or as
-much compute; from the trained reference's weights a few; from those that it began with, all."""
-
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 _SCHEDULES = get_args(Schedule)
 _PRECISIONS = get_args(Precision)
@@ -214,7 +206,7 @@ RECIPES: Mapping[str, Recipe] = {
         decay_norms=False,
         schedule="one_cycle",
         label_smoothing=0.1,
-        precision="bf16",
+        precision="auto",
     ),
 }
 """The recipes that have a name.
@@ -240,89 +232,3 @@ def named_recipe(name: str, **changes: Any) -> Recipe:
             f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
     return replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})
-
-
-def scratch_e(recipe: Recipe) -> Recipe:
-    """Return the recipe of Scratch-E: as many epochs as the large network has.
-
-    Source: Liu et al. 2019, arXiv:1810.05270, section 3.
-    """
-    return recipe
-
-
-def scratch_b(
-    recipe: Recipe,
-    *,
-    reference: Graph,
-    candidate: Graph,
-    cost: str = "repo_flops",
-    cap: float | None = None,
-) -> Recipe:
-    """Return the recipe of Scratch-B: epochs stretched to spend the reference's compute.
-
-    The epochs become ``floor(epochs * min(cap, ratio))``; milestones stretch with them.
-
-    Args:
-        recipe: The large network's recipe.
-        reference: The large network.
-        candidate: The network to be trained.
-        cost: What the ratio is taken of: ``repo_flops``, the released code's counter, or
-            ``macs``. Weights under a zero of a mask count in neither.
-        cap: Largest ratio; the released code caps at 2 on ImageNet, and nowhere on CIFAR.
-
-    Raises:
-        RecipeError: ``cost`` is unknown, ``cap`` is below 1, or no epoch is left.
-
-    Source: Liu et al. 2019, arXiv:1810.05270, section 3.
-    """
-    if cap is not None and not cap >= 1:
-        raise RecipeError(f"a cap below 1 would shorten the training, got {cap=}")
-    counters = {"repo_flops": repo_flops, "macs": effective_macs}
-    if cost not in counters:
-        raise RecipeError(f"unknown cost {cost!r}; known: {', '.join(counters)}")
-    ratio = counters[cost](reference) / counters[cost](candidate)
-    return replace(recipe, epochs=math.floor(recipe.epochs * min(ratio, cap or math.inf)))
-
-
-def fine_tune(recipe: Recipe, *, epochs: int = 40, lr: float = 0.001) -> Recipe:
-    """Return the recipe of fine-tuning: few epochs at a small constant learning rate.
-
-    There is no warm-up and no sparse phase in it; the other fields are the recipe's.
-
-    Source: Liu et al. 2019, arXiv:1810.05270, section 4 (40 epochs on CIFAR, 20 on ImageNet).
-    """
-    return replace(recipe, epochs=epochs, lr=lr, schedule="constant", warmup_epochs=0, sparse=None)
-
-
-def protocol_recipe(
-    protocol: str,
-    recipe: Recipe,
-    *,
-    reference: Graph,
-    candidate: Graph,
-    cost: str = "repo_flops",
-    cap: float | None = None,
-) -> Recipe:
-    """Return what a protocol makes of the recipe of the reference.
-
-    Raises:
-        RecipeError: The protocol is unknown; or as in ``scratch_b``.
-    """
-    known_protocol(protocol)
-    if protocol == "fine-tune":
-        return fine_tune(recipe)
-    if protocol == "scratch-b":
-        return scratch_b(recipe, reference=reference, candidate=candidate, cost=cost, cap=cap)
-    return scratch_e(recipe)
-
-
-def known_protocol(name: str) -> Protocol:
-    """Return the protocol called ``name``.
-
-    Raises:
-        RecipeError: It is unknown.
-    """
-    for protocol in PROTOCOLS:
-        if protocol == name:
-            return protocol
-    raise RecipeError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")

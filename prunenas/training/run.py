@@ -1,25 +1,30 @@
 """One training from its first step to its last, and all that changes on the way."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import final
 
 import torch
 from torch import Tensor
 
-from prunenas.arch.metrics import Seeds
+from prunenas.arch.metrics import Metrics, Seeds
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData, PartName
-from prunenas.errors import DivergenceError
+from prunenas.data.base import ImageSet, PartName
+from prunenas.errors import DivergenceError, MemoryShortageError
 from prunenas.ir.canonical import digest
-from prunenas.training.batches import ResidentBatches
+from prunenas.training.batches import Draw
+from prunenas.training.distributed import SOLO, Team, parallel
 from prunenas.training.engine import Engine, memory_format
 from prunenas.training.evaluate import Evaluation, Evaluator
 from prunenas.training.hooks import Hooks, Moment
+from prunenas.training.memory import Probe, is_shortage, release, shortage
 from prunenas.training.recipe import Recipe
 from prunenas.training.sparse_phase import SparseTraining
+from prunenas.training.state import Progress, State, Stretch, misfits, named, of_kind
 from prunenas.training.steps import CapturedSteps, EagerSteps, Steps, optimizer_of
+from prunenas.training.supply import batches_of
 
 _CHECK_EVERY = 50
 """Steps between two looks at the losses, on a CPU. On CUDA a look waits for the device, so there
@@ -27,22 +32,10 @@ is one an epoch."""
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """All that changes in a training, to go on from.
-
-    Args:
-        tensors: Weights, buffers, momentum, random states, losses of the running epoch.
-        values: The rest, as JSON values.
-    """
-
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
-@final
 class Run:
     """A training under way. ``epoch`` and ``step`` say what comes next.
+
+    ``metrics`` are those that an earlier process ended with, where it came to the end.
 
     Args:
         network: What is trained, on the device of the images.
@@ -52,6 +45,7 @@ class Run:
         held_out: Whether the validation part is left out, and judges after every epoch.
         hooks: What a method adds.
         engine: How the steps are carried out.
+        team: The processes that do it together, each its share of every batch.
 
     Raises:
         DataError: There are too few images, or none to validate on.
@@ -60,26 +54,32 @@ class Run:
     def __init__(
         self,
         network: Network,
-        data: ImageData,
+        data: ImageSet,
         recipe: Recipe,
         *,
         seeds: Seeds,
         held_out: bool,
         hooks: Hooks,
         engine: Engine,
+        team: Team = SOLO,
     ) -> None:
+        assert engine.accumulate != "auto", "who makes a run has decided"
         self.network, self.data, self.recipe, self.hooks = network, data, recipe, hooks
+        self._parts, self.seeds, self.team = engine.accumulate, seeds, team
         self.device, self._engine = data.device, engine
         self.layout = memory_format(engine, network.graph, recipe, self.device)
         if self.layout == "channels_last":
             network.to(memory_format=torch.channels_last)
-        self.captures = engine.capture and self.device.type == "cuda"
-        self.batches = ResidentBatches(
+        # What processes say to each other cannot be recorded.
+        self.captures = engine.capture and self.device.type == "cuda" and team.size == 1
+        self.batches = batches_of(
             data,
             data.part("fit" if held_out else "train"),
             recipe,
             seeds,
-            least=2 * engine.accumulate,
+            least=2 * self._parts * team.size,
+            share=team.share,
+            parts=self._parts,
         )
         # An empty validation part is refused here, before the first epoch and not after it.
         self._judge = self.evaluator("validation") if held_out else None
@@ -90,17 +90,27 @@ class Run:
         self.epoch, self.step = 1, 0
         self.seen: list[Evaluation] = []
         self._began, self._seconds_before = time.perf_counter(), 0.0
+        self._peak_before: int | None = None
+        self.metrics: Metrics | None = None
+        begun = Stretch(epoch=1, step=0, words=self._words())
+        self._stretches: tuple[Stretch, ...] = (begun,)
 
     def _made_steps(self, engine: Engine) -> Steps:
-        forward = torch.compile(self.network) if engine.compile else self.network
+        forward: Callable[[Tensor], Tensor] = self.network
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.team.size > 1:
+            forward = wrapped = parallel(self.network, sync_norms=engine.sync_norms)
+            apart = wrapped.no_sync
         steps = EagerSteps(
             self.network,
             self._optimizer,
             self.batches,
             self.recipe,
-            forward=forward,
+            forward=torch.compile(forward) if engine.compile else forward,
             layout=self.layout,
-            parts=engine.accumulate,
+            parts=self._parts,
+            team=self.team,
+            apart=apart,
         )
         return CapturedSteps(steps, self.device) if self.captures else steps
 
@@ -113,21 +123,54 @@ class Run:
             recipe=self.recipe,
             layout=self.layout,
             capture=self.captures,
+            team=self.team,
         )
+
+    def judge(self, part: PartName) -> Evaluation:
+        """Return how well the network does on a part now.
+
+        Raises:
+            MemoryShortageError: There is too little memory for it.
+        """
+        return self._judged(self.evaluator(part), part)
+
+    def _judged(self, evaluator: Evaluator, part: PartName) -> Evaluation:
+        try:
+            return evaluator()
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+        raise shortage(self.network, self.device, f"judging by the {part} images", "free some")
 
     @property
     def execution(self) -> str:
-        """Return in words how the training is carried out."""
+        """Return in words how the training was carried out, stretch by stretch."""
+        first, *others = self._stretches
+        later = [f"{s.words} from epoch {s.epoch}, batch {s.step + 1}, on" for s in others]
+        return "; ".join([first.words, *later])
+
+    def _words(self) -> str:
         words = [self.recipe.precision, self.layout.replace("_", " ")]
         words += ["captured"] * self.captures + ["compiled"] * self._engine.compile
         words += ["deterministic"] * self._engine.deterministic
-        parts = self._engine.accumulate
+        if self.team.size > 1:
+            words.append(f"{self.team.size} processes")
+            words += ["not captured"] * (self._engine.capture and self.device.type == "cuda")
+            words += ["synchronised norms"] * self._engine.sync_norms
+        parts = self._parts * self.team.size
         return ", ".join(words + [f"{parts} parts a batch"] * (parts > 1))
 
     @property
     def seconds(self) -> float:
         """Return the wall time so far, that of earlier processes included."""
         return self._seconds_before + time.perf_counter() - self._began
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Return the most memory of the device that tensors took at once; None on a CPU."""
+        if self.device.type != "cuda":
+            return self._peak_before
+        return max(torch.cuda.max_memory_allocated(self.device), self._peak_before or 0)
 
     def begin(self) -> None:
         """Do what is done once, before the first step."""
@@ -147,35 +190,69 @@ class Run:
 
         Raises:
             DivergenceError: The loss stopped being finite.
+            MemoryShortageError: A batch needs more memory than there is.
         """
         self.network.train()
         if self.step == 0:
             self._sparse.begin(self.epoch)
         for draw in self.batches.draws(self.epoch, first=self.step):
-            rate = self.rate()
-            self._losses[self.step] = self._steps.gradients(draw)
-            if self.hooks.after_backward:
-                self.hooks.after_backward(self.network)
-            self._sparse.after_backward()
-            self._steps.update(rate)
-            self.step += 1
-            finished = (self.epoch - 1) * len(self.batches) + self.step
-            moment = Moment(epoch=self.epoch, step=finished, lr=rate)
-            if self.hooks.after_step:
-                self.hooks.after_step(self.network, moment)
-            self._sparse.after_step(moment)
+            moment = self._step(draw)
             if self.device.type == "cpu" and self.step % _CHECK_EVERY == 0:
                 self.check()
             yield moment
         self.check()
 
+    def _step(self, draw: Draw) -> Moment:
+        try:
+            return self._plain_step(draw)
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+        # What the error held is free only here.
+        raise self._shortage(draw)
+
+    def _plain_step(self, draw: Draw) -> Moment:
+        rate = self.rate()
+        images = self.batches.images(self.step)
+        self._losses[self.step] = self._steps.gradients(draw, images)
+        if self.hooks.after_backward:
+            self.hooks.after_backward(self.network)
+        self._sparse.after_backward()
+        self._steps.update(rate)
+        self.step += 1
+        finished = (self.epoch - 1) * len(self.batches) + self.step
+        moment = Moment(epoch=self.epoch, step=finished, lr=rate)
+        if self.hooks.after_step:
+            self.hooks.after_step(self.network, moment)
+        self._sparse.after_step(moment)
+        return moment
+
+    def _shortage(self, draw: Draw) -> MemoryShortageError:
+        """Return the error of a batch that does not fit, with the number of parts that would."""
+        probe = Probe(self.network, self._optimizer, self.batches, self.recipe, layout=self.layout)
+        # What was recorded holds memory, and is of no use any more.
+        self._steps = probe.steps
+        self._optimizer.zero_grad(set_to_none=True)
+        release(self.device)
+        images, parts = len(draw[0]), probe.parts(draw, self._parts)
+        advice = "not even two of them fit at a time, so take a smaller network or more memory"
+        if parts is not None:
+            advice = (
+                f"{-(-images // parts)} of them fit at a time, so train with accumulate={parts}, "
+                "which keeps the batch, or with a smaller batch"
+            )
+        at = f"epoch {self.epoch}, batch {self.step + 1} ({images} images)"
+        return shortage(self.network, self.device, at, advice, parts=parts)
+
     def end_epoch(self) -> float:
         """Judge the network where it is held out, and go to the next epoch; return the loss."""
+        self.team.follow(self.network.buffers())
         if self.hooks.after_epoch:
             self.hooks.after_epoch(self.network, self.epoch)
+        self.team.check_together(self.network.parameters())
         if self._judge is not None:
-            self.seen.append(self._judge())
-        loss = self._losses.mean().item()
+            self.seen.append(self._judged(self._judge, "validation"))
+        loss = self.team.add(self._losses).mean().item()
         self.epoch, self.step = self.epoch + 1, 0
         return loss
 
@@ -185,7 +262,7 @@ class Run:
         Raises:
             DivergenceError: One is not; names network, epoch, batch and learning rate.
         """
-        losses = self._losses[: self.step]
+        losses = self.team.add(self._losses[: self.step])
         finite = losses.isfinite()
         if not bool(finite.all()):
             batch = int(finite.logical_not().nonzero()[0])
@@ -208,41 +285,78 @@ class Run:
             for name, weight in self.network.named_parameters()
             if "momentum_buffer" in self._optimizer.state.get(weight, {})
         }
+        seen = [[e.accuracy, math.nan if e.top5 is None else e.top5, e.loss] for e in self.seen]
         tensors = {
-            **_named("network", self.network.state_dict()),
-            **_named("momentum", momentum),
-            **_named("held", self._sparse.masks),
-            "losses": self._losses[: self.step],
-            "random.cpu": torch.get_rng_state(),
+            **named("network", self.network.state_dict()),
+            **named("momentum", momentum),
+            **named("held", self._sparse.masks),
+            "losses": self.team.add(self._losses[: self.step]),
+            "seen": torch.tensor(seen, dtype=torch.float64).reshape(-1, 3),
+            **self._random_states(),
         }
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        values = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self.seconds,
-            "seen": [[one.accuracy, one.top5, one.loss] for one in self.seen],
-        }
+        progress = Progress(
+            epoch=self.epoch,
+            step=self.step,
+            seconds=self.seconds,
+            parts=self._parts,
+            stretches=self._stretches,
+            peak_bytes=self.peak_bytes,
+        )
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        return State(tensors=copies, values=values)
+        return State(tensors=copies, progress=progress)
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {"random.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            self.team.own_name(name, rank): state
+            for name, mine in states.items()
+            for rank, state in enumerate(self.team.gather(mine))
+        }
+
+    def misfits(self, state: State) -> list[str]:
+        """Return in words why ``state`` cannot be one of this run; nothing where it can."""
+        return misfits(state, self.network, epochs=self.recipe.epochs, batches=len(self.batches))
 
     def restore(self, state: State) -> None:
-        """Go on from ``state``, which a run of the same network, data and recipe returned."""
-        tensors, values = state.tensors, state.values
-        self.network.load_state_dict(_of("network", tensors))
-        for name, value in _of("momentum", tensors).items():
+        """Go on from ``state``, which a run of the same network, data and recipe returned.
+
+        On another device than before, and in a process that was not there before, dropout and its
+        like draw as at the beginning.
+        """
+        tensors, progress = state.tensors, state.progress
+        self.network.load_state_dict(of_kind("network", tensors))
+        for name, value in of_kind("momentum", tensors).items():
             weight = self.network.get_parameter(name)
             # Laid out as the weight is, whatever the order on disk.
             momentum = torch.empty_like(weight).copy_(value)
             self._optimizer.state[weight]["momentum_buffer"] = momentum
-        self._sparse.restore(_of("held", tensors))
-        self._losses[: values["step"]] = tensors["losses"].to(self.device)
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.epoch, self.step = values["epoch"], values["step"]
-        self.seen = [Evaluation(accuracy=a, top5=t, loss=x) for a, t, x in values["seen"]]
-        self._began, self._seconds_before = time.perf_counter(), values["seconds"]
+        self._sparse.restore(of_kind("held", tensors))
+        # They are those of all processes together, so one of them has them.
+        self._losses[: progress.step] = tensors["losses"].to(self.device) * self.team.leads
+        here = {name: self.team.own_name(name) for name in ("random.cpu", "random.cuda")}
+        if here["random.cpu"] in tensors:
+            torch.set_rng_state(tensors[here["random.cpu"]])
+        if self.device.type == "cuda" and here["random.cuda"] in tensors:
+            torch.cuda.set_rng_state(tensors[here["random.cuda"]], self.device)
+        self.epoch, self.step = progress.epoch, progress.step
+        self.seen = [
+            Evaluation(accuracy=a, top5=None if math.isnan(t) else t, loss=x)
+            for a, t, x in tensors["seen"].tolist()
+        ]
+        self._began, self._seconds_before = time.perf_counter(), progress.seconds
+        self._peak_before, self.metrics = progress.peak_bytes, progress.metrics
+        self._go_on_after(progress.stretches)
+
+    def _go_on_after(self, stretches: tuple[Stretch, ...]) -> None:
+        mine = Stretch(epoch=self.epoch, step=self.step, words=self._words())
+        done = self.epoch > self.recipe.epochs
+        began = tuple(s for s in stretches if (s.epoch, s.step) != (mine.epoch, mine.step))
+        if done or (stretches and stretches[-1].words == mine.words):
+            self._stretches = stretches
+        else:
+            self._stretches = (*began, mine)
 
 
 def one_cycle(done: float) -> float:
@@ -253,12 +367,3 @@ def one_cycle(done: float) -> float:
     Source: Smith and Topin 2018, arXiv:1708.07120 (linear, without the momentum's cycle).
     """
     return 0.04 + 0.96 * done / 0.2 if done < 0.2 else (1 - done) / 0.8
-
-
-def _named(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{kind}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _of(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{kind}."
-    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from torch.optim import SGD
 from prunenas.build.network import Network
 from prunenas.training.batches import Batches, Draw, split
 from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.training.distributed import SOLO, Team
 from prunenas.training.engine import Layout, precision
 from prunenas.training.recipe import Recipe
 
@@ -25,10 +26,15 @@ class Steps(ABC):
     """What the loop does with each batch. Between the two calls it may look at the gradients."""
 
     @abstractmethod
-    def gradients(self, draw: Draw) -> Tensor:
+    def gradients(self, draw: Draw, images: int | None = None) -> Tensor:
         """Leave the gradients of a batch's mean loss in the network; return the loss.
 
         The next call may overwrite what is returned.
+
+        Args:
+            draw: Of the batch, or of this process's share of it.
+            images: Of the whole batch, where the draw is a share. The gradients are those of the
+                whole batch's mean loss all the same; the losses of all shares add up to it.
         """
 
     @abstractmethod
@@ -47,7 +53,9 @@ class EagerSteps(Steps):
         batches: Makes images of draws.
         recipe: Says smoothing and precision.
         layout: Order of the images in memory.
-        parts: Parts that each batch is cut into.
+        parts: Parts that each batch, or this process's share of it, is cut into.
+        team: The processes whose gradients ``forward`` brings together, as their mean.
+        apart: Makes the context of a part whose gradients wait for those of the next.
     """
 
     def __init__(
@@ -60,20 +68,27 @@ class EagerSteps(Steps):
         forward: Callable[[Tensor], Tensor] | None = None,
         layout: Layout = "contiguous",
         parts: int = 1,
+        team: Team = SOLO,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self._forward = forward or network
+        self._forward = network if forward is None else forward
+        self._team, self._apart = team, apart
         self._batches, self._recipe, self._layout, self._parts = batches, recipe, layout, parts
 
-    def gradients(self, draw: Draw) -> Tensor:
+    def gradients(self, draw: Draw, images: int | None = None) -> Tensor:
         """Leave the gradients of a batch's mean loss in the network; return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
-        for part in split(draw, self._parts):
-            loss = self._loss(part) * (len(part[0]) / len(draw[0]))
-            loss.backward()  # type: ignore[no-untyped-call]
+        # The mean over the processes is taken of the gradients, and not of the loss.
+        whole, size = images or len(draw[0]), self._team.size
+        for place, part in enumerate(split(draw, self._parts), start=1):
+            with nullcontext() if place == self._parts else self._apart():
+                loss = self._loss(part) * (size * len(part[0]) / whole)
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        return losses[0] if self._parts == 1 else torch.stack(losses).sum()
+        total = losses[0] if self._parts == 1 else torch.stack(losses).sum()
+        return total if size == 1 else total / size
 
     def update(self, rate: float) -> None:
         """Change the weights by the gradients, at this learning rate."""
@@ -121,12 +136,12 @@ class CapturedSteps(Steps):
         self._recorded: dict[int, _Recorded] = {}
         self._current: _Recorded | None = None
 
-    def gradients(self, draw: Draw) -> Tensor:
+    def gradients(self, draw: Draw, images: int | None = None) -> Tensor:
         """Replay the gradients of a batch; the first batch of its length is recorded before."""
-        images = len(draw[0])
-        if images not in self._recorded:
-            self._recorded[images] = self._recording(draw)
-        current = self._recorded[images]
+        count = len(draw[0])
+        if count not in self._recorded:
+            self._recorded[count] = self._recording(draw)
+        current = self._recorded[count]
         if current is not self._current:
             self._current = current
             for weight, grad in zip(self._weights, current.grads, strict=True):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from prunenas.cli import main
+from prunenas.errors import StoppedError
 from tests.search.fakes import FakeTraining
 
 
@@ -27,10 +28,18 @@ class Stoppable(FakeTraining):
             os.kill(os.getpid(), signal.SIGKILL)
         if number == self.wait_at:
             self.log.with_suffix(".waiting").touch()
-            time.sleep(60)
+            wait_until(options["stop"])
         with self.log.open("a") as file:
             file.write(f"{self.calls[-1]}\n")
         return metrics
+
+
+def wait_until(asked):
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        if asked():
+            raise StoppedError("stopped at epoch 1, batch 1 of 5")
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_an_existing_file_is_never_overwritten_and_refused_before_any_training(
     def trains(*args, **options):
         raise AssertionError("it trains")
 
-    monkeypatch.setattr(loop, "_fit", trains)
+    monkeypatch.setattr(loop, "carried_out", trains)
     call("profile half.json --out p.json")
     before = spec.read_bytes()
     call(line).refused("half.json exists")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prunenas.cli.stopping import stopping
 from tests.cli.conftest import QUICK
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +74,17 @@ def test_killed_with_9_the_same_command_repeats_nothing_and_ends_the_same(here, 
     assert (here / "log").read_text().splitlines() == [str(training) for training in trainings]
 
 
-def test_stopped_with_ctrl_c_it_ends_with_1_and_one_word_and_goes_on(here, unbroken):
+def test_stopped_with_ctrl_c_it_ends_with_1_and_says_where_and_goes_on(here, unbroken):
     told, trainings = unbroken
     process = start(*COMMAND, wait_at=4)
     wait_for(here / "log.waiting")
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1] == "stopped"
+    assert err.splitlines()[-2:] == [
+        "stopping after this step; once more ends it at once",
+        "stopped at epoch 1, batch 1 of 5",
+    ]
     assert "Traceback" not in err
     code, out, err = finish(start(*COMMAND))
     assert code == 0, err
@@ -139,3 +143,25 @@ def test_the_whole_walk_on_the_command_line(here, call, space_file):
     assert call(f"inspect {spec} --json").json["digest"] == best["digest"]
     assert call(f"export {spec} python --out best.py").code == 0
     assert code_of(here / "best.py") == code_of(here / "run" / "best.py")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_listened_to_only_while_a_run_works(number):
+    def mine(*_):
+        raise AssertionError("not mine")
+
+    before = signal.signal(number, mine)
+    try:
+        with stopping() as stop:
+            assert not stop()
+        assert signal.getsignal(number) is mine
+        with stopping(quiet=True) as stop:
+            os.kill(os.getpid(), number)
+            assert stop()
+            assert signal.getsignal(number) is mine
+        signal.signal(number, signal.SIG_IGN)
+        with stopping() as stop:
+            os.kill(os.getpid(), number)
+            assert not stop()
+    finally:
+        signal.signal(number, before)

@@ -23,6 +23,6 @@ def test_the_commands_of_the_page_run_one_after_the_other(call):
 
 @pytest.mark.slow
 def test_the_python_of_the_page_runs(capsys, here):
-    (code,) = blocks("python")
+    code = "\n".join(blocks("python"))
     exec(compile(code, "docs/training.md", "exec"), {})
     assert "fine-tune inherited weights 0.9" in capsys.readouterr().out

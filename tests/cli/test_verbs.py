@@ -18,7 +18,18 @@ from prunenas.ir.stages import stages
 from prunenas.search.strategies.base import STRATEGIES
 from tests.cli.conftest import DATA, QUICK
 
-VERBS = ("list", "inspect", "generate", "profile", "transfer", "train", "search", "export")
+VERBS = (
+    "list",
+    "inspect",
+    "generate",
+    "profile",
+    "transfer",
+    "train",
+    "search",
+    "export",
+    "watch",
+    "stop",
+)
 
 
 def test_list_names_everything_that_is_registered(call):

@@ -101,7 +101,10 @@ def test_what_is_no_image_is_left_out_and_noted(parted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("zoom=2", "unknown option 'zoom'; legal: crop_padding, flip, size"),
+        (
+            "zoom=2",
+            "unknown option 'zoom'; legal: crop_padding, flip, mean, size, std, stream, workers",
+        ),
         ("size=big", "option size=big: must be a whole number of pixels"),
         ("size=-8", "must be a whole number"),
         ("size=4", "size must be at least 8 pixels, got 4"),

@@ -14,6 +14,7 @@ from prunenas.data.shapes import shapes
 from prunenas.families.base import reference
 from prunenas.generators.base import GENERATORS, generate, make_generator
 from prunenas.ir.canonical import encode
+from prunenas.training import engine
 from prunenas.training.loop import train
 from prunenas.training.recipe import named_recipe
 
@@ -83,6 +84,16 @@ def test_it_tells_what_it_was_trained_with_and_reports_every_epoch(method, graph
     assert options["recipe"] == encode(RECIPE)
     assert options["seed"] == 6
     assert options["accuracy"] == reports[-1].accuracy
+
+
+@pytest.mark.parametrize(("bf16", "precision"), [(False, "fp32"), (True, "bf16")])
+def test_it_tells_the_precision_that_the_device_decided(graph, data, monkeypatch, bf16, precision):
+    monkeypatch.setattr(engine, "computes_bf16", lambda device: bf16)
+    recipe = replace(RECIPE, epochs=1, precision="auto")
+    found = generate("magnitude", graph, data, keep=0.5, recipe=recipe)
+    assert found.origin.options["recipe"] == encode(replace(recipe, precision=precision))
+    decided = replace(recipe, precision=precision)
+    assert found == generate("magnitude", graph, data, keep=0.5, recipe=decided)
 
 
 @pytest.mark.parametrize("method", TRAINING)

@@ -15,6 +15,7 @@ from prunenas.ir.canonical import digest, digest_of
 from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
 from prunenas.search.space import SearchSpace
+from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.loop import EpochReport
 from prunenas.training.recipe import Recipe
 
@@ -67,9 +68,23 @@ class FakeTraining:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, bool]] = []
         self.diverges: Callable[[Graph, bool], bool] = lambda graph, held_out: False
+        self.checkpoints: Checkpoints | None = None
 
-    def __call__(self, graph, data, recipe, *, seeds, device, held_out=False, on_epoch=None):
+    def __call__(
+        self,
+        graph,
+        data,
+        recipe,
+        *,
+        seeds,
+        device,
+        held_out=False,
+        checkpoints=None,
+        stop=None,
+        on_epoch=None,
+    ):
         self.calls += [(digest(graph), seed, held_out) for seed in seeds]
+        self.checkpoints = checkpoints
         if self.diverges(graph, held_out):
             raise DivergenceError("the loss is inf")
         results = []

@@ -6,6 +6,7 @@ import torch
 from prunenas.errors import DivergenceError, SpecError
 from prunenas.ir.canonical import digest
 from prunenas.search.objective import Objective
+from prunenas.training.engine import settle
 from tests.search.fakes import RECIPE, target, tiny_data
 
 GRAPH = target(0.5)
@@ -71,12 +72,56 @@ def test_confirming_is_one_test_result_a_seed_and_trains_only_missing_ones(train
     assert three.std > 0
 
 
-def test_a_training_that_diverged_leaves_no_result(training, tmp_path):
+def test_a_training_that_diverged_is_no_result_and_is_not_repeated(training, tmp_path):
     training.diverges = lambda graph, held_out: True
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match="the loss is inf"):
         objective(tmp_path).search_score(GRAPH, seed=0)
     assert not objective(tmp_path).known(GRAPH, seed=0, held_out=True)
-    assert [*tmp_path.rglob("*.json")] == []
+    training.diverges = lambda graph, held_out: False
+    for judge in (objective(tmp_path), objective(tmp_path)):
+        with pytest.raises(DivergenceError, match="the loss is inf"):
+            judge.search_score(GRAPH, seed=0)
+    assert len(training.calls) == 1
+    # Of another seed nothing is known.
+    assert objective(tmp_path).search_score(GRAPH, seed=1).n == 1
+
+
+def test_what_auto_stands_for_is_what_a_result_is_filed_under(training, tmp_path):
+    auto = replace(RECIPE, precision="auto")
+    objective(tmp_path, recipe=settle(auto, "cpu")).search_score(GRAPH, seed=0)
+    assert objective(tmp_path, recipe=auto).known(GRAPH, seed=0, held_out=True)
+
+
+def test_a_training_keeps_its_state_apart_and_only_while_it_lasts(training, tmp_path):
+    folders = []
+
+    def look(graph, held_out):
+        folders.append(training.checkpoints.folder)
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        if len(folders) == 1:
+            raise KeyboardInterrupt
+        return len(folders) == 4
+
+    training.diverges = look
+    judge = objective(tmp_path / "results", checkpoints=tmp_path / "checkpoints")
+    with pytest.raises(KeyboardInterrupt):
+        judge.search_score(GRAPH, seed=0)
+    assert folders[0].is_dir() and folders[0].parent == tmp_path / "checkpoints"
+    judge.search_score(GRAPH, seed=0)
+    judge.search_score(GRAPH, seed=1)
+    assert folders[0] == folders[1] != folders[2]
+    with pytest.raises(DivergenceError):
+        judge.search_score(GRAPH, seed=2)
+    assert len(folders) == 4
+    assert [*(tmp_path / "checkpoints").iterdir()] == []
+
+
+def test_a_state_left_between_result_and_removal_goes_later(training, tmp_path):
+    judge = objective(tmp_path / "results", checkpoints=tmp_path / "checkpoints")
+    judge.search_score(GRAPH, seed=0)
+    training.checkpoints.folder.mkdir(parents=True)
+    judge.search_score(GRAPH, seed=0)
+    assert not training.checkpoints.folder.exists()
 
 
 def test_a_damaged_result_is_refused_by_its_path(training, tmp_path):

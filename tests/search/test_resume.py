@@ -7,8 +7,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from prunenas.errors import RunFolderError
-from prunenas.search.run_folder import claim
 from prunenas.search.study import search
+from prunenas.training.run_folder import claim
 from tests.search.fakes import RECIPE, FakeTraining, profile, space, tiny_data
 
 TRIALS = 11

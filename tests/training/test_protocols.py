@@ -13,10 +13,13 @@ from prunenas.build.initialise import build
 from prunenas.errors import DataError, DescriptorError, InputError, RecipeError
 from prunenas.ir.canonical import digest
 from prunenas.ir.ops import ExactMask
-from prunenas.training import loop, steps
+from prunenas.training import loop, protocols, step_seconds, steps
+from prunenas.training.budgets import PROTOCOLS, StepSeconds, fine_tune
+from prunenas.training.checkpoint import Checkpoints
+from prunenas.training.engine import SLOW, settle
 from prunenas.training.loop import train, train_seeds
 from prunenas.training.protocols import train_descriptor
-from prunenas.training.recipe import PROTOCOLS, Recipe, fine_tune
+from prunenas.training.recipe import Recipe
 from tests.training.networks import KERNELS, every_kernel, half_masks, made, small
 
 RECIPE = Recipe(epochs=2, batch=8, lr=0.05, weight_decay=1e-2)
@@ -236,6 +239,75 @@ def test_scratch_b_goes_on_for_as_long_as_the_nonzero_weights_allow(data):
     assert metrics.results[0].epochs == 2
 
 
+def test_scratch_b_by_seconds_goes_by_what_was_measured_here_or_before(data, monkeypatch):
+    graph, asked = every_kernel(), []
+
+    def measured(reference, candidate, recipe, *, device, engine, folder):
+        asked.append((reference, candidate, recipe.precision, device, engine, folder))
+        return took(0.5, 0.25)
+
+    monkeypatch.setattr(protocols, "step_seconds", measured)
+    recipe = replace(RECIPE, precision="auto")
+    options = {"protocol": "scratch-b", "cost": "seconds", "engine": SLOW}
+    metrics, _ = ends(graph, selected(graph), data, recipe, **options)
+    assert metrics.results[0].epochs == 4
+    settled = settle(recipe, "cpu").precision
+    assert asked == [(graph, apply(graph, selected(graph)), settled, "cpu", SLOW, None)]
+    metrics, _ = ends(graph, selected(graph), data, recipe, **options, seconds=took(0.4, 0.1))
+    assert metrics.results[0].epochs == 8
+    assert len(asked) == 1
+
+
+def test_a_training_that_goes_on_has_the_seconds_that_it_began_with(data, monkeypatch, tmp_path):
+    graph, asked = every_kernel(), []
+
+    def measured(*arguments):
+        asked.append(arguments)
+        return took(0.5, 0.25) if len(asked) == 1 else took(0.5, 0.1)
+
+    monkeypatch.setattr(step_seconds, "_measured", measured)
+    for _ in range(2):
+        metrics, _ = ends(
+            graph, selected(graph), data, RECIPE, protocol="scratch-b", cost="seconds",
+            checkpoints=Checkpoints(tmp_path),
+        )  # fmt: skip
+        assert metrics.results[0].epochs == 4
+    assert len(asked) == 1
+
+
+def took(reference, candidate):
+    return StepSeconds(
+        reference=reference, candidate=candidate, device="a clock", execution="fp32", steps=1
+    )
+
+
+def test_nothing_is_measured_where_no_seconds_are_asked_for(data, monkeypatch):
+    graph = every_kernel()
+    monkeypatch.setattr(protocols, "step_seconds", None)
+    for protocol, cost in (("scratch-e", "seconds"), ("scratch-b", "macs")):
+        ends(graph, selected(graph), data, STILL, protocol=protocol, cost=cost)
+
+
+@pytest.mark.parametrize("protocol", ["scratch-e", "scratch-b"])
+def test_the_epochs_of_fine_tuning_can_be_part_of_the_budget(data, protocol):
+    graph = every_kernel()
+    told = Descriptor(reference=digest(graph))
+    metrics, _ = ends(graph, told, data, RECIPE, protocol=protocol, count_fine_tuning=3)
+    assert metrics.results[0].epochs == 2 + 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_done_says_its_precision(data, protocol):
+    graph = every_kernel()
+    recipe = replace(STILL, precision="auto")
+    options = {"fine_tuning": recipe} if protocol == "fine-tune" else {}
+    metrics, _ = ends(
+        graph, selected(graph), data, recipe, protocol=protocol, **given(protocol, graph), **options
+    )
+    assert metrics.execution is not None
+    assert metrics.execution.startswith(settle(recipe, "cpu").precision)
+
+
 @pytest.mark.parametrize("protocol", ["fine-tune", "rewind"])
 def test_inherited_seeds_share_the_start_and_not_the_order(data, protocol):
     graph = every_kernel()
@@ -271,6 +343,9 @@ def test_widths_alone_are_refused_where_weights_are_inherited(data, protocol):
         ("rewind", {"fine_tuning": RECIPE}, "fine_tuning is for fine-tune"),
         ("rewind", {"network": 1, "initial_seed": 1}, "a network or a seed, not both"),
         ("rewind", {"initial_seed": 1, "cap": 2.0}, "cap is for scratch-b"),
+        ("rewind", {"initial_seed": 1, "count_fine_tuning": 4}, "is for scratch-b and scratch-e"),
+        ("scratch-e", {"cost": "seconds", "seconds": 1}, "seconds is for scratch-b"),
+        ("scratch-e", {"cost": "flops"}, "unknown cost 'flops'; known: repo_flops, macs, seconds"),
     ],
 )
 def test_what_a_protocol_lacks_or_cannot_use_is_refused(data, protocol, options, told):

@@ -1,33 +1,13 @@
-"""Recipes: what is refused, where the learning rate falls, and the protocols of the paper."""
+"""Recipes: what is refused, and where the learning rate falls."""
 
-import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from prunenas.arch.descriptor import Descriptor, apply
 from prunenas.errors import RecipeError
-from prunenas.families.base import reference
-from prunenas.ir.canonical import decode, digest, encode
-from prunenas.ir.ops import Conv2d, ExactMask
-from prunenas.training.recipe import (
-    PROTOCOLS,
-    RECIPES,
-    Recipe,
-    SparsePhase,
-    fine_tune,
-    named_recipe,
-    protocol_recipe,
-    scratch_b,
-    scratch_e,
-)
-from tests.training.networks import KERNELS, every_kernel, linear
-
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "architectures.json").read_text())
-FACTS = {fact["id"]: fact for fact in GOLDEN["architectures"]}
+from prunenas.ir.canonical import decode, encode
+from prunenas.training.recipe import RECIPES, Recipe, SparsePhase, named_recipe
 
 
 @pytest.mark.parametrize(
@@ -145,6 +125,35 @@ def test_milestones_again_and_again(epochs, every, expected):
     assert Recipe(epochs=epochs, decay_every=every).milestones == expected
 
 
+def test_the_papers_recipes_decay_norms_and_biases_too():
+    """All columns of methods.md 0.1; to spare them is a choice, and a field."""
+    named = {name: RECIPES[name] for name in RECIPES if name != "fast"}
+    assert {recipe.decay_norms for recipe in named.values()} == {True}
+    assert {recipe.precision for recipe in named.values()} == {"fp32"}
+    assert {recipe.label_smoothing for recipe in named.values()} == {0.0}
+    assert {recipe.momentum for recipe in named.values()} == {0.9}
+    assert {name for name in named if named[name].nesterov} == {"paper_sfp", "paper_sss"}
+    assert RECIPES["fast"].decay_norms is False
+
+
+def test_the_page_says_what_fast_was_tuned_to():
+    """Who changes it tunes it anew, and says so: python scripts/tune_fast.py."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert "`fast`: lr 0.4, batch 256, decay 5e-4, smoothing 0.1" in page
+    assert "| `fast` | 10, 256, Nesterov | one cycle up to 0.4 | 5e-4 | do not |" in page
+    assert RECIPES["fast"] == Recipe(
+        epochs=10,
+        batch=256,
+        lr=0.4,
+        nesterov=True,
+        weight_decay=5e-4,
+        decay_norms=False,
+        schedule="one_cycle",
+        label_smoothing=0.1,
+        precision="auto",
+    )
+
+
 def rates(recipe):
     return [round(recipe.lr * recipe.rate(epoch), 9) for epoch in range(recipe.epochs)]
 
@@ -218,150 +227,3 @@ def test_an_unknown_recipe_or_field_is_told_with_the_known_ones():
         named_recipe("paper", speed=1, epoch=3)
     with pytest.raises(RecipeError, match="epochs=0"):
         named_recipe("paper", epochs=0)
-
-
-# Fair training from scratch.
-
-
-def narrowed(graph, names, widths):
-    told = Descriptor(reference=digest(graph), widths=dict(zip(names, widths, strict=True)))
-    return apply(graph, told)
-
-
-def pair(family, fact):
-    """Return the large network and the small one of the facts."""
-    large = reference(
-        family, **({"detach": True} if "cifar" in fact["id"] and "resnet" in family else {})
-    )
-    convolutions = [n.name for n in large.nodes if isinstance(n.op, Conv2d)]
-    inner = [n for n in convolutions if n.startswith("layer") and n.endswith(".conv1")]
-    if "cfg" in fact:
-        return large, narrowed(large, convolutions, [w for w in fact["cfg"] if w != "M"])
-    if "block_inner_widths" in fact:
-        return large, narrowed(large, inner, fact["block_inner_widths"])
-    kept = fact["bottleneck_inner_width_per_stage"]
-    both = [name.removesuffix("1") + i for name in inner for i in "12"]
-    return large, narrowed(large, both, [kept[int(name[len("layer")]) - 1] for name in both])
-
-
-@pytest.mark.parametrize(
-    ("family", "small", "recipe", "cap", "epochs", "milestones"),
-    [
-        ("vgg16_l1", "vgg16A_cifar10", "paper", None, 243, (121, 182)),
-        ("resnet56", "resnet56A_cifar10", "paper", None, 178, (89, 133)),
-        ("resnet56", "resnet56B_cifar10", "paper", None, 220, (110, 165)),
-        ("resnet110", "resnet110B_cifar10", "paper", None, 260, (130, 195)),
-        ("vgg16_imagenet", "thinet_conv", "paper_imagenet", 2, 180, (60, 120)),
-        ("resnet34", "resnet34A_imagenet", "paper_imagenet", 2, 106, (35, 70, 105)),
-        ("resnet50_port", "thinet_resnet50_70", "paper_imagenet", 2, 141, (47, 94)),
-        ("resnet50_port", "thinet_resnet50_30", "paper_imagenet", 2, 180, (60, 120)),
-    ],
-)
-def test_scratch_b_trains_as_long_as_the_paper_did(family, small, recipe, cap, epochs, milestones):
-    large, candidate = pair(family, FACTS[small])
-    assert FACTS[small]["scratch_B"]["epochs"] == epochs
-    found = scratch_b(RECIPES[recipe], reference=large, candidate=candidate, cap=cap)
-    assert (found.epochs, found.milestones) == (epochs, milestones)
-    assert replace(found, epochs=RECIPES[recipe].epochs) == RECIPES[recipe]
-
-
-def test_scratch_b_by_multiply_accumulates():
-    """Sparse structure selection's README: 117 epochs of 100, for three blocks left out."""
-    large = reference("preresnet50_imagenet")
-    gone = tuple(f"layer1.{block}.add" for block in range(3))
-    small = apply(large, Descriptor(reference=digest(large), dropped=gone))
-    base = Recipe(epochs=100, decay_every=0.3)
-    found = scratch_b(base, reference=large, candidate=small, cost="macs")
-    assert (found.epochs, found.milestones) == (117, (35, 70, 105))
-
-
-def test_the_two_costs_differ():
-    """1.11565 against 1.11606: floor(10,000 x ratio) tells them apart."""
-    large, small = pair("resnet56", FACTS["resnet56A_cifar10"])
-    base = Recipe(epochs=10_000)
-    by = {
-        cost: scratch_b(base, reference=large, candidate=small, cost=cost).epochs
-        for cost in ("repo_flops", "macs")
-    }
-    assert by == {"repo_flops": 11156, "macs": 11160}
-
-
-def masked(graph, masks):
-    exact = {name: ExactMask.of(mask) for name, mask in masks.items()}
-    return apply(graph, Descriptor(reference=digest(graph), masks=exact))
-
-
-@pytest.mark.parametrize(("cost", "epochs"), [("repo_flops", 38), ("macs", 40)])
-def test_scratch_b_counts_the_weights_that_a_mask_leaves(cost, epochs):
-    """16 x 4 weights and 4 biases: 2 * 64 + 4 = 132 against 2 * 32 + 4 = 68; or 64 against 32."""
-    large = linear()
-    half = masked(large, {"fc": np.arange(64).reshape(4, 16) % 2 == 0})
-    found = scratch_b(Recipe(epochs=20), reference=large, candidate=half, cost=cost)
-    assert found.epochs == epochs == int(20 * {"repo_flops": 132 / 68, "macs": 2}[cost])
-
-
-def test_scratch_b_counts_each_kind_of_kernel_by_its_own_weights():
-    """Macs of a 4x4 map: 16 * 8*2*9, 16 * 8*9, 16 * 6*8*3, 4 * 96; half of each is left."""
-    large = every_kernel()
-    halves = {
-        name: (np.arange(math.prod(shape)) % 2 == 0).reshape(shape)
-        for name in KERNELS
-        for shape in [large.parameters()[f"{name}.weight"]]
-    }
-    macs = 16 * 8 * 2 * 9 + 16 * 8 * 9 + 16 * 6 * 8 * 3 + 4 * 96
-    # Biases of fc, two for each element of the norm, one for each activation.
-    others = 4 + 2 * 8 * 16 + 8 * 16 + 6 * 16
-    ratio = (2 * macs + others) / (macs + others)
-    found = scratch_b(Recipe(epochs=1000), reference=large, candidate=masked(large, halves))
-    assert found.epochs == int(1000 * ratio)
-
-
-def test_the_cap_limits_the_stretch():
-    large = reference("vgg16", width=0.5)
-    small = reference("vgg16", width=0.125)
-    free = scratch_b(Recipe(), reference=large, candidate=small)
-    assert free.epochs > 320
-    assert scratch_b(Recipe(), reference=large, candidate=small, cap=2).epochs == 320
-    assert scratch_b(Recipe(), reference=large, candidate=small, cap=100) == free
-
-
-def test_the_same_network_is_trained_as_long():
-    graph = reference("resnet20")
-    assert scratch_b(Recipe(), reference=graph, candidate=graph) == Recipe()
-    assert scratch_e(Recipe(epochs=7)) == Recipe(epochs=7)
-
-
-def test_an_impossible_stretch_is_refused():
-    small, large = reference("vgg16", width=0.125), reference("vgg16", width=0.5)
-    with pytest.raises(RecipeError, match=r"cap=0\.5"):
-        scratch_b(Recipe(), reference=large, candidate=small, cap=0.5)
-    with pytest.raises(RecipeError, match="epochs=0"):
-        scratch_b(Recipe(epochs=3), reference=small, candidate=large)
-
-
-def test_fine_tuning_has_neither_warm_up_nor_sparse_phase():
-    tuned = fine_tune(replace(RECIPES["dsd"], warmup_epochs=3))
-    assert (tuned.warmup_epochs, tuned.sparse) == (0, None)
-    assert rates(tuned) == [0.001] * 40
-
-
-def test_the_protocols_make_recipes_of_the_references():
-    large = linear()
-    half = masked(large, {"fc": np.arange(64).reshape(4, 16) % 2 == 0})
-    base = Recipe(epochs=20)
-    made = {p: protocol_recipe(p, base, reference=large, candidate=half) for p in PROTOCOLS}
-    assert made == {
-        "scratch-e": base,
-        "scratch-b": replace(base, epochs=38),
-        "fine-tune": replace(base, epochs=40, lr=0.001, schedule="constant"),
-        "rewind": base,
-    }
-    with pytest.raises(RecipeError, match="unknown protocol 'scratch'; known: scratch-e, scratch"):
-        protocol_recipe("scratch", base, reference=large, candidate=half)
-
-
-def test_fine_tuning_is_short_and_constant():
-    base = Recipe(batch=32, weight_decay=5e-4)
-    expected = replace(base, epochs=40, lr=0.001, schedule="constant")
-    assert fine_tune(base) == expected
-    assert fine_tune(base, epochs=20, lr=0.01) == replace(expected, epochs=20, lr=0.01)

@@ -10,39 +10,58 @@ import torch
 
 from prunenas.data.base.fetch import download_files, open_torchvision
 from prunenas.data.base.image_data import ImageData, Part, PartName, usable_device
+from prunenas.data.base.image_file import SUFFIXES, augmented, image_size, plain, rgb
+from prunenas.data.base.image_set import ImagePart, ImageSet
 from prunenas.data.base.own import (
     channel_statistics,
     hold_out,
     own_data,
     read_argument,
+    read_count,
     read_flag,
+    read_parts,
     read_pixels,
     refuse_argument,
 )
 from prunenas.data.base.splits import split_validation
+from prunenas.data.base.streamed import StreamedData, StreamedPart
 from prunenas.errors import DataError, PruneNASError, UnknownNameError
 from prunenas.registry import Registry
 
 __all__ = [
     "DATASETS",
+    "SUFFIXES",
+    "AnyData",
     "ImageData",
+    "ImagePart",
+    "ImageSet",
     "Loader",
     "Part",
     "PartName",
+    "StreamedData",
+    "StreamedPart",
+    "augmented",
     "channel_statistics",
     "dataset",
     "download_files",
     "hold_out",
+    "image_size",
     "open_torchvision",
     "own_data",
+    "plain",
     "read_argument",
+    "read_count",
     "read_flag",
+    "read_parts",
     "read_pixels",
     "refuse_argument",
+    "rgb",
     "split_validation",
 ]
 
-Loader = Callable[[str, Path, bool], ImageData]
+AnyData = ImageData | StreamedData
+
+Loader = Callable[[str, Path, bool], AnyData]
 """From (argument, root, download) to a data set on the CPU.
 
 ``argument`` is the text behind the colon of a name such as ``folder:PATH``, else empty; ``root``
@@ -59,12 +78,13 @@ def dataset(
     device: str | torch.device = "cpu",
     root: str | Path | None = None,
     download: bool = True,
-) -> ImageData:
+) -> AnyData:
     """Return the data set called ``name``, on ``device``.
 
     Args:
         name: A registered name; ``folder:PATH`` or ``npz:FILE`` for images of your own; or
-            ``module:function`` for a function without arguments that returns an ``ImageData``.
+            ``module:function`` for a function without arguments that returns an ``ImageData`` or a
+            ``StreamedData``.
         device: Where its tensors shall lie.
         root: Where public sets are kept; else the environment variable ``PRUNENAS_DATA``, else
             the user's cache folder.
@@ -91,7 +111,7 @@ def dataset(
     return loader(argument, folder, download).to(target)
 
 
-def _call(module_name: str, function_name: str, unknown: str) -> ImageData:
+def _call(module_name: str, function_name: str, unknown: str) -> AnyData:
     where = f"{module_name}:{function_name}"
     if not all(piece.isidentifier() for piece in module_name.split(".")):
         raise DataError(f"{unknown}; nor can {module_name!r} be the name of a module")
@@ -120,6 +140,6 @@ def _call(module_name: str, function_name: str, unknown: str) -> ImageData:
         raise
     except Exception as error:
         raise DataError(f"{where!r} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(data, ImageData):
+    if not isinstance(data, ImageData | StreamedData):
         raise DataError(f"{where!r} must return an ImageData, got a {type(data).__name__}")
     return data

@@ -31,6 +31,14 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def read(self, places: Tensor) -> Tensor:
+        """Return the images at ``places``."""
+        return self.images[places]
+
+    def chosen(self, places: Tensor) -> "Part":
+        """Return the part of the images at ``places``, in that order."""
+        return Part(self.images[places], self.labels[places])
+
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

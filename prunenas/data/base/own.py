@@ -98,6 +98,21 @@ def read_pixels(text: str) -> int:
     return int(text)
 
 
+def read_count(text: str) -> int:
+    """Return the whole number, 0 or more, that ``text`` spells."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def read_parts(text: str) -> tuple[float, ...]:
+    """Return the numbers that ``text`` spells, such as ``0.5,0.4,0.4``, one a channel."""
+    try:
+        return tuple(float(piece) for piece in text.split(","))
+    except ValueError as error:
+        raise ValueError("must be numbers with commas, one a channel") from error
+
+
 def refuse_argument(name: str, argument: str) -> None:
     """Raise ``DataError`` if a data set that takes no argument was given one."""
     if argument:

@@ -15,14 +15,17 @@ from torch import Tensor
 from prunenas.arch.allocate import Scores
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 from prunenas.errors import KeepError, MethodError
+from prunenas.ir.canonical import digest, digest_of, encode
 from prunenas.ir.coupling import ChannelGroups
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph
 from prunenas.registry import Registry
 from prunenas.training.augment import normalise
+from prunenas.training.checkpoint import Checkpoints, weights_digest
 from prunenas.training.evaluate import Evaluation, evaluate
+from prunenas.training.follow import Stop
 from prunenas.training.loop import Hooks, OnEpoch, train
 from prunenas.training.recipe import Recipe
 
@@ -45,7 +48,7 @@ _HOOKS = frozenset(
 
 _TAKEN = frozenset(
     {"method", "graph", "data", "keep", "recipe", "seed", "network", "device", "on_epoch"}
-    | {"weights", "accuracy"}
+    | {"checkpoints", "stop", "weights", "accuracy"}
 )
 """Names that no option can have: arguments of ``prune``, and what an origin tells besides."""
 
@@ -65,6 +68,8 @@ class Subject:
         data: The images; None where the method reads none. The test set is not to be read.
         recipe: How the reference is trained.
         given: Whether the caller handed the network in, so that it did not begin as ``fresh``.
+        checkpoints: Where the trainings of the method are kept; nowhere where it is None.
+        stop: Asked after every step of them.
         on_epoch: Called after every epoch that the method trains.
     """
 
@@ -73,9 +78,11 @@ class Subject:
     asked: float | None
     seed: int
     network: Network | None = None
-    data: ImageData | None = None
+    data: ImageSet | None = None
     recipe: Recipe = field(default_factory=Recipe)
     given: bool = False
+    checkpoints: Checkpoints | None = None
+    stop: Stop | None = None
     on_epoch: OnEpoch | None = None
 
     @property
@@ -101,7 +108,7 @@ class Subject:
         return self.network
 
     @property
-    def images(self) -> ImageData:
+    def images(self) -> ImageSet:
         """The data set.
 
         Raises:
@@ -145,7 +152,7 @@ class Subject:
         order = torch.tensor(chosen, device=self.device)
         for start in range(0, len(order), batch):
             places = order[start : start + batch]
-            yield normalise(part.images[places], data), part.labels[places]
+            yield normalise(part.read(places), data), part.labels[places]
 
     def validate(self, network: Network) -> Evaluation:
         """Return how well ``network`` does on the validation part."""
@@ -155,16 +162,36 @@ class Subject:
     def train(
         self, network: Network, recipe: Recipe | None = None, hooks: Hooks | None = None
     ) -> None:
-        """Train ``network`` in place on the training images less the validation part."""
+        """Train ``network`` in place on the training images less the validation part.
+
+        It goes on where it was cut short, unless its hooks may remember things: then it begins
+        anew.
+        """
+        recipe, hooks = recipe or self.recipe, hooks or Hooks()
         train(
             network,
             self.images,
-            recipe or self.recipe,
+            recipe,
             seed=self.seed,
             held_out=True,
             hooks=hooks,
+            checkpoints=kept_in(self.checkpoints, network, recipe, hooks),
+            stop=self.stop,
             on_epoch=self.on_epoch,
         )
+
+
+def kept_in(
+    checkpoints: Checkpoints | None, network: Network, recipe: Recipe, hooks: Hooks
+) -> Checkpoints | None:
+    """Return where one of a method's trainings is kept, told by what it begins with.
+
+    None where nothing is to be kept, or the hooks may remember things.
+    """
+    if checkpoints is None or not hooks.remember_nothing:
+        return None
+    facts = [digest(network.graph), weights_digest(network), encode(recipe), encode(hooks.facts)]
+    return checkpoints.under(f"training-{digest_of(facts)}")
 
 
 @final
@@ -246,6 +273,9 @@ class Generator(ABC):
 
     def hooks(self, keep: float | None) -> Hooks:
         """Return what the method adds to the training of the reference.
+
+        Hooks that remember nothing say so by their ``facts``: only such a training can go on where
+        it was cut short.
 
         Args:
             keep: The keep that is asked for; None where the method's options say how much.

@@ -10,16 +10,25 @@ from prunenas.arch.descriptor import Descriptor, Origin, check_keep, reached_kee
 from prunenas.build.inherit import inherit
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
-from prunenas.data.base import ImageData
+from prunenas.data.base import ImageSet
 from prunenas.errors import KeepError, MethodError
 from prunenas.generators.base.fit import fitted
-from prunenas.generators.base.method import Generator, Proposal, Subject, make_generator
+from prunenas.generators.base.method import (
+    Generator,
+    Proposal,
+    Subject,
+    kept_in,
+    make_generator,
+)
 from prunenas.ir.blocks import blocks
 from prunenas.ir.canonical import digest, encode
 from prunenas.ir.coupling import ChannelGroups, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.masks import kept_weights, sparsity_of
 from prunenas.ir.ops import Conv2d, ExactMask, KernelSparsity
+from prunenas.training.checkpoint import Checkpoints
+from prunenas.training.engine import settle
+from prunenas.training.follow import Stop
 from prunenas.training.loop import OnEpoch, check_fit, train
 from prunenas.training.recipe import Recipe
 
@@ -57,13 +66,15 @@ class Pruned:
 def generate(
     method: str,
     graph: Graph,
-    data: ImageData | None = None,
+    data: ImageSet | None = None,
     *,
     keep: float | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
     network: Network | None = None,
     device: torch.device | str = "cpu",
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> Descriptor:
@@ -80,6 +91,8 @@ def generate(
         seed=seed,
         network=network,
         device=device,
+        checkpoints=checkpoints,
+        stop=stop,
         on_epoch=on_epoch,
         **options,
     ).descriptor
@@ -88,13 +101,15 @@ def generate(
 def prune(
     method: str,
     graph: Graph,
-    data: ImageData | None = None,
+    data: ImageSet | None = None,
     *,
     keep: float | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
     network: Network | None = None,
     device: torch.device | str = "cpu",
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
     on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> Pruned:
@@ -112,6 +127,10 @@ def prune(
         seed: Seed of weights, training and draws.
         network: A trained reference to look at instead of training one; it is not changed.
         device: Where to train.
+        checkpoints: Where trainings are kept on disk: the same call goes on where it was cut
+            short, and finished ones come back at once. One whose hooks may remember things begins
+            anew.
+        stop: Asked after every step of a training; where it says so, ``StoppedError`` is raised.
         on_epoch: Called after every epoch.
         options: The method's own.
 
@@ -125,7 +144,8 @@ def prune(
     generator = make_generator(method, **options)
     _check_keep(method, generator, keep)
     groups = couple(graph)
-    recipe = recipe or generator.recipe
+    # What is told is what is done: where the device leaves a choice, it is made here.
+    recipe = settle(recipe or generator.recipe, _device(network, device))
     told = {name: encode(value) for name, value in _options(generator).items()} | {"seed": seed}
     if network is not None and digest(network.graph) != digest(graph):
         raise MethodError(
@@ -146,13 +166,16 @@ def prune(
         network = build(graph, seed=seed, device=device)
         if generator.looks_at == "trained":
             assert data is not None, "checked above"
+            hooks = generator.hooks(keep)
             reached = train(
                 network,
                 data,
                 recipe,
                 seed=seed,
                 held_out=True,
-                hooks=generator.hooks(keep),
+                hooks=hooks,
+                checkpoints=kept_in(checkpoints, network, recipe, hooks),
+                stop=stop,
                 on_epoch=on_epoch,
             )
             told |= {"accuracy": reached.accuracy}
@@ -169,6 +192,8 @@ def prune(
             data=data,
             recipe=recipe,
             given=given is not None,
+            checkpoints=checkpoints,
+            stop=stop,
             on_epoch=on_epoch,
         )
     )
@@ -179,8 +204,12 @@ def prune(
     return Pruned(descriptor=descriptor, reference=looked_at, refit=proposal.refit)
 
 
+def _device(network: Network | None, device: torch.device | str) -> torch.device | str:
+    return device if network is None else next(network.parameters()).device
+
+
 def _circumstances(
-    generator: Generator, data: ImageData | None, recipe: Recipe, network: Network | None
+    generator: Generator, data: ImageSet | None, recipe: Recipe, network: Network | None
 ) -> dict[str, Any]:
     """Return where the weights come from, and what was read and trained with, as JSON values."""
     here = {"trained": "trained here", "initial": "fresh", "own": "fresh", "graph": None}
@@ -208,7 +237,7 @@ def _check_data(
     method: str,
     generator: Generator,
     graph: Graph,
-    data: ImageData | None,
+    data: ImageSet | None,
     network: Network | None,
 ) -> None:
     trains = generator.looks_at == "trained" and network is None

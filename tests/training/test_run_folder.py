@@ -4,7 +4,7 @@ import os
 import pytest
 
 from prunenas.errors import RunFolderError, SpecError
-from prunenas.search.run_folder import claim, mend_journal
+from prunenas.training.run_folder import claim, mend_journal
 
 FACTS = {"seed": 0, "recipe": {"epochs": 3, "lr": 0.1}, "objectives": ["accuracy"]}
 

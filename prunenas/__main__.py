@@ -1,0 +1,5 @@
+"""The command line by ``python -m prunenas``, which is how torchrun starts it."""
+
+from prunenas.cli import main
+
+main()
