@@ -28,9 +28,14 @@ from .search.study import search as search
 from .training.budgets import fine_tune as fine_tune
 from .training.budgets import scratch_b as scratch_b
 from .training.budgets import scratch_e as scratch_e
+from .training.checkpoint import Checkpoints as Checkpoints
+from .training.engine import Engine as Engine
 from .training.loop import train as train
 from .training.loop import train_seeds as train_seeds
 from .training.protocols import train_descriptor as train_descriptor
 from .training.recipe import Recipe as Recipe
 from .training.recipe import SparsePhase as SparsePhase
 from .training.recipe import named_recipe as named_recipe
+from .training.step_seconds import step_seconds as step_seconds
+from .training.workers import Job as Job
+from .training.workers import train_many as train_many

@@ -29,7 +29,8 @@ from prunenas.arch.metrics import Metrics
 from prunenas.data.base import ImageData
 from prunenas.ir.cost import macs, params
 from prunenas.training.loop import train_seeds
-from prunenas.training.workers import Job, Outcome, cores, train_many
+from prunenas.training.own_process import cores
+from prunenas.training.workers import Job, Outcome, train_many
 
 CANDIDATES = (
     *[("vgg11", width) for width in (0.05, 0.1, 0.15, 0.2)],

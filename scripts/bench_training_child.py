@@ -163,12 +163,14 @@ def serve(connection: Connection, asked: Asked) -> None:
     workers = best_workers(graph, data, asked)
     loop = made_loop(graph, data, asked.device, workers)
     slow = made_run(graph, data.to(asked.device), paper(), SLOW)
+    # To start workers would be most of judging few images.
+    judge = loop if asked.device.type == "cuda" else made_loop(graph, data, asked.device, 0)
     images = len(data.test_labels)
     races = {
         ("training", BASELINE): Contestant(loop.steps(), asked.device),
         ("training", SLOW_PATH): Contestant(steps_of(slow), asked.device, SLOW),
         ("data path", BASELINE): Contestant(loop.images(), asked.device),
-        ("evaluation", BASELINE): Contestant(repeated(loop.test, images), asked.device),
+        ("evaluation", BASELINE): Contestant(repeated(judge.test, images), asked.device),
     }
     connection.send((workers, f"{slow.execution}, batch {slow.recipe.batch}"))
     while (turn := connection.recv()) is not None:
@@ -248,8 +250,7 @@ def measured(asked: Asked) -> dict[str, Any]:
 
 def drawn(asked: Asked) -> tuple[Graph, ImageData]:
     """Return the network and its images, in whole batches: 51,200 is 800 of 64, 200 of 256."""
-    cuda = asked.device.type == "cuda"
-    data = noise(asked.size, 51_200 if cuda else 5_120, 10_240 if cuda else 512)
+    data = noise(asked.size, 51_200, 10_240 if asked.device.type == "cuda" else 512)
     return pn.reference(asked.network, asked.size, 10, width=asked.width), data
 
 

@@ -17,9 +17,12 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_public_names_are_these() -> None:
     assert sorted(pn.__all__) == [
         "ArchSpec",
+        "Checkpoints",
         "Descriptor",
+        "Engine",
         "Graph",
         "ImportedNetwork",
+        "Job",
         "Measurement",
         "Metrics",
         "Network",
@@ -48,9 +51,11 @@ def test_the_public_names_are_these() -> None:
         "scratch_b",
         "scratch_e",
         "search",
+        "step_seconds",
         "trace",
         "train",
         "train_descriptor",
+        "train_many",
         "train_seeds",
     ]
     assert all(getattr(pn, name).__doc__ for name in pn.__all__)

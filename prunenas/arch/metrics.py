@@ -1,7 +1,8 @@
 """Metrics: what was measured of one architecture, over seeds."""
 
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, final
 
 from prunenas.errors import InputError
@@ -100,6 +101,26 @@ class Metrics:
     def __post_init__(self) -> None:
         if not self.results:
             raise InputError("metrics need the result of at least one seed")
+
+    @staticmethod
+    def together(runs: "Sequence[Metrics]") -> "Metrics":
+        """Return trainings of one architecture with several seeds as one, in order.
+
+        How they were carried out is told of the first.
+
+        Raises:
+            InputError: There is none, or they are not of one architecture, data set and part.
+        """
+        if not runs:
+            raise InputError("metrics need the result of at least one seed")
+        faults = []
+        for name in ("params", "macs", "nonzero_params", "effective_macs", "data", "part"):
+            found = [*dict.fromkeys(getattr(run, name) for run in runs)]
+            if len(found) > 1:
+                faults.append(f"{name} is {' and '.join(map(str, found))}")
+        if faults:
+            raise InputError(f"results of different trainings are no seeds: {'; '.join(faults)}")
+        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
 
     @property
     def is_sparse(self) -> bool:

@@ -16,6 +16,7 @@ from prunenas.data.base import (
     Part,
     StreamedData,
     StreamedPart,
+    hold_out,
     image_size,
     own_data,
     read_argument,
@@ -111,9 +112,7 @@ def _streamed(
     """Return the data set that is read from its files when they are needed."""
     whole = _part(path, train, options["size"])
     if test is None:
-        held = torch.zeros(len(whole), dtype=torch.bool)
-        held[split_validation(whole.labels, 0.2)] = True
-        fit, judge = (whole.chosen(chosen.nonzero()[:, 0]) for chosen in (~held, held))
+        fit, judge = hold_out(whole)
         notes = (*notes, f"no test part given: {len(judge)} images held out, stratified, seed=0")
     else:
         fit, judge = whole, _part(path, test, options["size"])

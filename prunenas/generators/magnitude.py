@@ -206,7 +206,9 @@ class Magnitude(Generator):
                     network = subject.fresh()
                 held = _tensors(masks)
                 set_to_zero(network, held)
-                subject.train(network, self._recipe(subject), Hooks(after_step=hold(held)))
+                subject.train(
+                    network, self._recipe(subject), Hooks(after_step=hold(held), in_place=True)
+                )
             masks, lost = kept_masks(
                 _sizes(network, names), each, scope=self.scope, rule=self.rule, among=masks
             )
@@ -235,7 +237,9 @@ class Magnitude(Generator):
             prune(network, moment.step)
             gradual.hold(network, moment)
 
-        hooks = Hooks(before=lambda network: prune(network, 0), after_step=after_step)
+        hooks = Hooks(
+            before=lambda network: prune(network, 0), after_step=after_step, in_place=True
+        )
         subject.train(network, recipe, hooks)
         return Proposal(
             masks=gradual.masks,

@@ -187,7 +187,7 @@ class Penalty:
                     scale.grad.add_(push, alpha=strength)
 
         facts = {"morphnet": [strength, self.cost, self.reduction, self.alive]}
-        return Hooks(after_backward=penalise, facts=facts)
+        return Hooks(after_backward=penalise, facts=facts, in_place=True)
 
     def value(self, scales: Mapping[str, Tensor]) -> Tensor:
         """Return the penalty of these scales ``[c]`` by batch norm, differentiable."""

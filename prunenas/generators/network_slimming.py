@@ -92,7 +92,7 @@ class NetworkSlimming(Generator):
                 scale.grad.add_(push, alpha=self.strength)
 
         facts = {"network_slimming": [self.strength, self.weighting]}
-        return Hooks(after_backward=penalise, facts=facts)
+        return Hooks(after_backward=penalise, facts=facts, in_place=True)
 
     def check(self, graph: Graph) -> None:
         """Refuse graphs without a batch norm that decides on a free group."""

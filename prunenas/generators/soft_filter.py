@@ -121,7 +121,8 @@ class SoftFilter(Generator):
                 self._zero(network, keep)
 
         facts = {"soft_filter": self, "keep": keep}
-        return Hooks(before=zero if self.at_start else None, after_epoch=after, facts=facts)
+        before = zero if self.at_start else None
+        return Hooks(before=before, after_epoch=after, facts=facts, in_place=True)
 
     def propose(self, subject: Subject) -> Proposal:
         """Return the channels that are not zero in every layer that produces them."""

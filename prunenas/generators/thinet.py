@@ -226,7 +226,7 @@ class ThiNet(Generator):
         def keep_silent(network: Network, _: object) -> None:
             silence(network, subject.groups, gone)
 
-        subject.train(working, recipe, Hooks(after_step=keep_silent))
+        subject.train(working, recipe, Hooks(after_step=keep_silent, in_place=True))
         working.eval().zero_grad(set_to_none=True)
 
 

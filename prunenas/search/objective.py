@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -71,7 +71,7 @@ class Objective:
     ) -> Metrics:
         """Return the metrics on the test set over ``seeds``, trained on all training images."""
         runs = [self._result(graph, s, held_out=False, on_epoch=on_epoch) for s in seeds]
-        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
+        return Metrics.together(runs)
 
     def known(self, graph: Graph, *, seed: int, held_out: bool) -> bool:
         """Return whether a result is stored; that a training diverged is none."""

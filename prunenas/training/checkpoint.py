@@ -199,8 +199,10 @@ class Keeper:
             _write(target, content)
             self._tell(place, told)
         except OSError as error:
-            with suppress(OSError):
-                target.unlink(missing_ok=True)
+            # Where only the last wait failed, the record tells of the new tensors already.
+            if not self._tells_of(name):
+                with suppress(OSError):
+                    target.unlink(missing_ok=True)
             raise SavingError(
                 f"a checkpoint of {len(content)} bytes, for {place.words}, cannot be written to "
                 f"{self.folder}: {error.strerror or error}; {self._left()}"
@@ -274,6 +276,12 @@ class Keeper:
             return load(content)
         except SafetensorError as error:
             raise self.damaged(f"{path}: {error}") from None
+
+    def _tells_of(self, name: str) -> bool:
+        try:
+            return self._record().tensors.file == name
+        except CheckpointError:
+            return False
 
     def _left(self) -> str:
         """Return in words what is still kept."""

@@ -92,18 +92,22 @@ def settings(engine: Engine, device: torch.device) -> Iterator[None]:
             keep_freed()
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if engine.deterministic:
-        # Read when cuBLAS makes its handle: https://docs.nvidia.com/cuda/cublas, reproducibility.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warned, raced = (
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+    # Read once, when cuBLAS makes its handle, so it is set before any training: a later one may
+    # ask for determinism. Source: docs.nvidia.com/cuda/cublas, results reproducibility.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(engine.deterministic)
     torch.backends.cudnn.benchmark = not engine.deterministic
     try:
         with torch.cuda.device(device):
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        torch.backends.cudnn.benchmark = raced
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:

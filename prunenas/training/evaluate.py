@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prunenas.build.capture import CudaRecorder, Recorded, Recorder, Work, beside
 from prunenas.build.network import Network
 from prunenas.data.base import ImagePart, ImageSet
 from prunenas.training.batches import Draw
-from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
 from prunenas.training.distributed import SOLO, Team
 from prunenas.training.engine import Layout, precision
 from prunenas.training.recipe import Recipe
@@ -69,7 +69,7 @@ class Evaluator:
         self._recipe, self._layout = recipe or Recipe(), layout
         self._device = data.device
         self._counts_top5 = data.classes >= TOP5_FROM
-        self._record = (record or CudaRecorder()) if capture else None
+        self._record = (record or CudaRecorder(self._device)) if capture else None
         self._warm_up = warm_up
         self._recorded: dict[int, Recorded] = {}
         # Right answers, right ones among the first five, and the sum of losses.
@@ -82,11 +82,13 @@ class Evaluator:
         was_training = network.training
         network.eval()
         self._sums.zero_()
-        for draw in self._batches.draws(1):
-            # The share of a small last batch may be empty.
-            if len(draw[0]):
-                self._sums.add_(self._judged(draw))
-        network.train(was_training)
+        try:
+            for draw in self._batches.draws(1):
+                # The share of a small last batch may be empty.
+                if len(draw[0]):
+                    self._sums.add_(self._judged(draw))
+        finally:
+            network.train(was_training)
         right, right5, loss = self._team.add(self._sums).tolist()
         return Evaluation(
             accuracy=right / count,

@@ -84,27 +84,25 @@ def carried_out(
         MemoryShortageError: Memory does not suffice, and ``parts`` is a number or no number helps.
     """
     state = attendants.keeper.load() if attendants.keeper else None
-    if parts != "auto":
-        run = _standing(make(parts), state, attendants)
-        with closing(run.batches):
-            _follow(run, attendants)
-        return run
-    now = state.progress.parts if state else 1
+    now = parts
+    if now == "auto":
+        now = state.progress.parts if state else 1
     start: State | None = None
     while True:
         run = make(now)
         device = run.device
-        if state is None and start is None:
-            start = run.state()
-        elif state is None and start is not None:
-            run.restore(start)
+        if state is None and parts == "auto":
+            if start is None:
+                start = run.state()
+            else:
+                run.restore(start)
         _standing(run, state, attendants)
         try:
             with closing(run.batches):
                 _follow(run, attendants)
             return run
         except MemoryShortageError as error:
-            if error.parts is None or not run.hooks.remember_nothing:
+            if parts != "auto" or error.parts is None or not run.hooks.remember_nothing:
                 raise
             now = error.parts
         del run

@@ -37,6 +37,9 @@ class Hooks:
             options. To tell them is to promise that the hooks remember nothing from one call to
             the next but what follows from the network, so that a training with them can go on in
             another process. ``before`` is not called again there.
+        in_place: A promise: what the hooks change, gradients and weights, they change in place,
+            and they put nothing that has gradients of its own into the network. Only then are
+            steps captured on CUDA; a captured update reads the memory that it was recorded with.
     """
 
     before: Callable[[Network], None] | None = None
@@ -44,6 +47,12 @@ class Hooks:
     after_step: Callable[[Network, Moment], None] | None = None
     after_epoch: Callable[[Network, int], None] | None = None
     facts: Mapping[str, Any] | None = None
+    in_place: bool = False
+
+    @property
+    def fit_capture(self) -> bool:
+        """Whether steps between which these hooks are called can be recorded."""
+        return self.in_place or self == Hooks()
 
     @property
     def remember_nothing(self) -> bool:

@@ -92,6 +92,8 @@ def train(
         keeper = Keeper(checkpoints=checkpoints, facts=facts)
 
     def make(parts: int) -> Run:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             return Run(
                 network,
@@ -111,13 +113,13 @@ def train(
     attendants = Attendants(keeper=keeper, stop=stop, on_epoch=on_epoch)
     own = team.own_seed(seeds.layers)
     with settings(engine, device), seeded(own, device), loss_told(team):
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         run = carried_out(make, attendants, parts=engine.accumulate)
         if run.metrics is not None:
             return run.metrics
         # The last epoch has been judged already where it was held out.
         reached = run.seen[-1] if held_out else run.judge("test")
+    # Gradients of a captured training hold all the memory that its graphs share.
+    network.zero_grad(set_to_none=True)
     metrics = _metrics(run, reached, seeds, held_out=held_out)
     if keeper is not None and team.leads:
         keeper.finish(metrics)
@@ -287,7 +289,7 @@ def train_each(
         )
         if on_trained and current_team().leads:
             on_trained(seed, network)
-    return replace(runs[0], results=tuple(result for run in runs for result in run.results))
+    return Metrics.together(runs)
 
 
 def check_fit(graph: Graph, data: ImageSet) -> None:

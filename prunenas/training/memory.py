@@ -19,6 +19,7 @@ _SAID = (
     "can't allocate memory",  # torch's allocator on a CPU
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 """How a shortage is told by what has no class for it."""
 
@@ -27,7 +28,12 @@ def is_shortage(error: BaseException) -> bool:
     """Return whether ``error`` says that there is not enough memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+    if not isinstance(error, RuntimeError):
+        return False
+    if any(words in str(error) for words in _SAID):
+        return True
+    # To end a capture that ran short of memory fails with words of its own.
+    return error.__context__ is not None and is_shortage(error.__context__)
 
 
 def release(device: torch.device) -> None:

@@ -2,10 +2,7 @@
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from prunenas.data.base import StreamedData, StreamedPart, augmented, plain
 from prunenas.errors import DataError, ReadingError
+from prunenas.training.own_process import cores, live_with_parent
 
 _MOST_WORKERS = 16
 """Processes that read, where nobody says how many: so many keep the fastest devices busy."""
@@ -156,7 +154,7 @@ def workers_of(data: StreamedData) -> int:
     if data.workers is not None:
         return data.workers
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // here))
+    return max(1, min(_MOST_WORKERS, cores() // here))
 
 
 @final
@@ -175,19 +173,8 @@ def _as_it_is(found: Found) -> Found:
 
 
 def _begin(number: int) -> None:
-    """Make a process that reads live as long as the training: no shorter, and no longer."""
-    # Ctrl-C goes to all processes of a terminal; the one that trains decides what comes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Torch looks whether its parent lives, which is the server that forked it.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a process that reads was started by another one"
-    with suppress(OSError):
-        parent.join()
-    os._exit(1)
+    live_with_parent()
 
 
 def _lost(error: Exception) -> str:

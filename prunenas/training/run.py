@@ -70,8 +70,9 @@ class Run:
         self.layout = memory_format(engine, network.graph, recipe, self.device)
         if self.layout == "channels_last":
             network.to(memory_format=torch.channels_last)
-        # What processes say to each other cannot be recorded.
-        self.captures = engine.capture and self.device.type == "cuda" and team.size == 1
+        # What processes say to each other cannot be recorded, nor can all that hooks do.
+        self._wants_capture = engine.capture and self.device.type == "cuda"
+        self.captures = self._wants_capture and team.size == 1 and hooks.fit_capture
         self.batches = batches_of(
             data,
             data.part("fit" if held_out else "train"),
@@ -101,6 +102,12 @@ class Run:
         if self.team.size > 1:
             forward = wrapped = parallel(self.network, sync_norms=engine.sync_norms)
             apart = wrapped.no_sync
+            # With synchronised norms these are modules of their own, with a mode of their own.
+            wrapped.train()  # type: ignore[no-untyped-call]
+        if engine.compile:
+            # One network's compiled code counts against the next one's: after eight networks
+            # torch would go on uncompiled, and say nothing.
+            torch.compiler.reset()
         steps = EagerSteps(
             self.network,
             self._optimizer,
@@ -152,10 +159,10 @@ class Run:
     def _words(self) -> str:
         words = [self.recipe.precision, self.layout.replace("_", " ")]
         words += ["captured"] * self.captures + ["compiled"] * self._engine.compile
+        words += ["not captured"] * (self._wants_capture and not self.captures)
         words += ["deterministic"] * self._engine.deterministic
         if self.team.size > 1:
             words.append(f"{self.team.size} processes")
-            words += ["not captured"] * (self._engine.capture and self.device.type == "cuda")
             words += ["synchronised norms"] * self._engine.sync_norms
         parts = self._parts * self.team.size
         return ", ".join(words + [f"{parts} parts a batch"] * (parts > 1))
@@ -177,13 +184,10 @@ class Run:
         if self.hooks.before:
             self.hooks.before(self.network)
 
-    def rate(self) -> float:
-        """Return the learning rate of the next step."""
-        if self.recipe.schedule == "one_cycle":
-            steps = len(self.batches)
-            done = (self.epoch - 1) * steps + self.step
-            return self.recipe.lr * one_cycle(done / (self.recipe.epochs * steps))
-        return self.recipe.lr * self.recipe.rate(self.epoch - 1)
+    def rate(self, step: int | None = None) -> float:
+        """Return the learning rate of a step of the running epoch, from 0; or of the next one."""
+        done = self.step if step is None else step
+        return self.recipe.lr * self.recipe.rate(self.epoch - 1, done, of=len(self.batches))
 
     def steps_of_epoch(self) -> Iterator[Moment]:
         """Do what is left of the running epoch; yield after each step.
@@ -269,14 +273,8 @@ class Run:
             raise DivergenceError(
                 f"the loss of the network {digest(self.network.graph)} is {losses[batch].item()} "
                 f"at epoch {self.epoch}, batch {batch + 1}, learning rate "
-                f"{self._rate_at(batch):g}: lower the recipe's lr"
+                f"{self.rate(batch):g}: lower the recipe's lr"
             )
-
-    def _rate_at(self, step: int) -> float:
-        now, self.step = self.step, step
-        rate = self.rate()
-        self.step = now
-        return rate
 
     def state(self) -> State:
         """Return copies on the CPU of all that changes."""
@@ -357,13 +355,3 @@ class Run:
             self._stretches = stretches
         else:
             self._stretches = (*began, mine)
-
-
-def one_cycle(done: float) -> float:
-    """Return the learning rate as a part of its peak, after ``done`` in [0, 1] of all steps.
-
-    A straight line from 1/25 up to 1 at a fifth of the training, and one from there down to 0.
-
-    Source: Smith and Topin 2018, arXiv:1708.07120 (linear, without the momentum's cycle).
-    """
-    return 0.04 + 0.96 * done / 0.2 if done < 0.2 else (1 - done) / 0.8

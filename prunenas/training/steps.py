@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
+from prunenas.build.capture import CudaRecorder, Recorded, Recorder, Work, beside
 from prunenas.build.network import Network
+from prunenas.errors import InputError
 from prunenas.training.batches import Batches, Draw, split
-from prunenas.training.capture import CudaRecorder, Recorded, Recorder, Work, beside
 from prunenas.training.distributed import SOLO, Team
 from prunenas.training.engine import Layout, precision
 from prunenas.training.recipe import Recipe
@@ -127,7 +128,7 @@ class CapturedSteps(Steps):
         warm_up: Callable[[torch.device, Work], None] = beside,
     ) -> None:
         self._steps, self._device, self._warm_up = steps, device, warm_up
-        self._record = record or CudaRecorder()
+        self._record = record or CudaRecorder(device)
         self._weights = [*steps.network.parameters()]
         rate = torch.zeros((), device=device)
         for group in steps.optimizer.param_groups:
@@ -135,6 +136,7 @@ class CapturedSteps(Steps):
             group["lr"] = rate
         self._recorded: dict[int, _Recorded] = {}
         self._current: _Recorded | None = None
+        self._left: list[Tensor | None] = []
 
     def gradients(self, draw: Draw, images: int | None = None) -> Tensor:
         """Replay the gradients of a batch; the first batch of its length is recorded before."""
@@ -147,12 +149,19 @@ class CapturedSteps(Steps):
             for weight, grad in zip(self._weights, current.grads, strict=True):
                 weight.grad = grad
         loss = current.gradients(draw)
+        self._left = [weight.grad for weight in self._weights]
         assert isinstance(loss, Tensor)
         return loss
 
     def update(self, rate: float) -> None:
         """Replay the update, at this learning rate."""
         assert self._current is not None, "gradients come before the update"
+        pairs = zip(self._weights, self._left, strict=True)
+        if any(weight.grad is not grad for weight, grad in pairs):
+            raise InputError(
+                "a hook put another tensor in the place of a gradient, and the captured update "
+                "reads the old one: change gradients in place, or say Hooks(in_place=False)"
+            )
         set_rate(self._steps.optimizer, rate)
         self._current.update()
 

@@ -1,14 +1,12 @@
 """A process that trains what it is sent: how it lives, and how its parent holds it."""
 
 import gc
-import os
 import signal
-import threading
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import final
 
 import torch
@@ -22,6 +20,7 @@ from prunenas.ir.graph import Graph
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import Engine
 from prunenas.training.loop import train_seeds
+from prunenas.training.own_process import live_with_parent
 from prunenas.training.recipe import Recipe
 
 Outcome = Metrics | PruneNASError
@@ -132,9 +131,7 @@ class Worker:
 
 def _serve(line: "Connection[Outcome | None, Task]", setup: Setup) -> None:
     """Train what comes down the line until it is closed; the life of a worker."""
-    # A Ctrl-C reaches all processes of a terminal; the parent ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    live_with_parent()
     torch.set_num_threads(setup.threads)
     try:
         data = setup.data.to(setup.device)
@@ -180,11 +177,3 @@ def _named(error: Exception, what: str) -> PruneNASError:
     told = WorkerError(f"{what}: {type(error).__name__}: {error}")
     told.add_note("".join(traceback.format_exception(error)))
     return told
-
-
-def _end_with_parent() -> None:
-    """Wait for the parent's end, and end then, whatever is being done."""
-    parent = parent_process()
-    assert parent is not None, "a worker has a parent"
-    wait([parent.sentinel])
-    os._exit(1)

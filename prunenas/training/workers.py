@@ -1,15 +1,15 @@
 """Many small trainings at once: processes that share the images, and a machine's cores or GPU."""
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import final
 
 import torch
 
+from prunenas.arch.metrics import Metrics
 from prunenas.data.base import ImageSet
 from prunenas.errors import DataError, InputError, PruneNASError, WorkerError
 from prunenas.ir.canonical import digest
@@ -17,6 +17,7 @@ from prunenas.ir.graph import Graph
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import FAST, Engine
 from prunenas.training.loop import check_fit
+from prunenas.training.own_process import cores
 from prunenas.training.recipe import Recipe
 from prunenas.training.shared_memory import shared
 from prunenas.training.worker_process import Outcome, Setup, Task, Worker
@@ -107,13 +108,6 @@ def train_many(
     return ledger.results()
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _check(jobs: Sequence[Job], data: ImageSet, workers: int, threads: int | None) -> None:
     if workers < 1 or (threads is not None and threads < 1):
         raise InputError(f"{workers=} and {threads=} must be at least 1")
@@ -192,7 +186,7 @@ class Ledger:
             if isinstance(run, PruneNASError):
                 return run
             runs.append(run)
-        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
+        return Metrics.together(runs)
 
 
 @final

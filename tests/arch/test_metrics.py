@@ -54,3 +54,18 @@ def test_metrics_of_a_dense_network_are_written_as_ever():
     assert encode(dense).keys().isdisjoint({"nonzero_params", "effective_macs"})
     sparse = replace(dense, nonzero_params=3, effective_macs=4)
     assert decode(Metrics, encode(sparse), "metrics") == sparse
+
+
+def test_trainings_of_one_network_become_one_with_all_their_seeds():
+    together = Metrics.together([metrics(0.2), metrics(0.4, 0.9)])
+    assert [result.accuracy for result in together.results] == [0.2, 0.4, 0.9]
+    assert replace(together, results=metrics(0.2).results) == metrics(0.2)
+    with pytest.raises(InputError, match="at least one seed"):
+        Metrics.together([])
+
+
+def test_trainings_of_different_things_are_not_seeds_of_one():
+    other = replace(metrics(0.2), params=11, data="digits", part="validation", device="a GPU")
+    faults = "params is 10 and 11; data is shapes and digits; part is test and validation"
+    with pytest.raises(InputError, match=f": {faults}$"):
+        Metrics.together([metrics(0.4), other])

@@ -283,3 +283,20 @@ def test_transformers_touch_no_global_state_either():
             other = build(graph, seed=1).get_parameter(name)
             assert torch.equal(tensor, other) == (tensor.unique().numel() == 1), name
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_on_a_cpu_it_makes_no_difference_where_weights_are_drawn():
+    one, other = build(wide(), seed=3), build(wide(), seed=3, draw_on="device")
+    assert other.init_seed == 3
+    states = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    assert all(torch.equal(mine, theirs) for mine, theirs in states)
+
+
+@pytest.mark.gpu
+def test_weights_drawn_on_a_gpu_have_their_deviation_and_no_seed_of_a_cpu():
+    networks = [build(wide(), seed=3, device="cuda", draw_on="device") for _ in range(2)]
+    here = build(wide(), seed=3, device="cuda")
+    drawn = [network.weight("conv") for network in networks]
+    assert torch.equal(*drawn) and not torch.equal(drawn[0], here.weight("conv"))
+    assert math.isclose(drawn[0].std().item(), here.weight("conv").std().item(), rel_tol=0.02)
+    assert (networks[0].init_seed, here.init_seed) == (None, 3)

@@ -527,7 +527,7 @@ def test_a_replay_computes_what_the_network_computes():
     def call():
         scores[:] = [network(images)]
 
-    replay = subject._captured(call)
+    replay = subject._captured(call, torch.device("cuda"))
     images.mul_(2)
     replay()
     torch.testing.assert_close(scores[0], network(images), rtol=1e-3, atol=1e-3)

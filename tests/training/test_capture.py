@@ -13,15 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunenas.arch.metrics import Seeds
+from prunenas.build.capture import Recorded
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
 from prunenas.data.base import ImageData, Part
 from prunenas.data.shapes import shapes
+from prunenas.errors import InputError
 from prunenas.families.base import reference
 from prunenas.ir.ops import Input, KernelSparsity, Opaque
 from prunenas.training.batches import ResidentBatches
-from prunenas.training.capture import Recorded
 from prunenas.training.evaluate import Evaluator
+from prunenas.training.hooks import Hooks
 from prunenas.training.recipe import Recipe
 from prunenas.training.steps import CapturedSteps, EagerSteps, optimizer_of
 from tests.build.examples import EXAMPLES
@@ -102,6 +104,25 @@ def test_a_hook_between_gradients_and_update_counts(data):
     assert torch.equal(losses, again)
     assert torch.equal(state["fc.weight"], state_again["fc.weight"])
     assert not torch.equal(state["fc.weight"], plain["fc.weight"])
+
+
+def test_a_gradient_that_a_hook_replaced_is_refused_and_not_ignored(data):
+    """A recorded update reads the memory of the old one."""
+
+    def replace_it(network):
+        weight = network.node("fc").weight
+        weight.grad = weight.grad * 0
+
+    trained(data, small(), captured=False, epochs=1, between=replace_it)
+    with pytest.raises(InputError, match="change gradients in place"):
+        trained(data, small(), captured=True, epochs=1, between=replace_it)
+
+
+def test_only_hooks_that_say_so_are_captured_between():
+    assert Hooks().fit_capture
+    assert Hooks(after_step=lambda network, moment: None, in_place=True).fit_capture
+    assert not Hooks(after_step=lambda network, moment: None).fit_capture
+    assert not Hooks(before=lambda network: None).fit_capture
 
 
 def test_each_length_is_recorded_once(data):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from prunenas.arch.metrics import Seeds
 from prunenas.build.initialise import build
 from prunenas.errors import CheckpointError, InputError, RunError, SavingError, StoppedError
+from prunenas.training import checkpoint
 from prunenas.training.checkpoint import Checkpoints, weights_digest
 from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe
@@ -268,6 +269,30 @@ def no_room():
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_wait_for_the_disk_that_fails_at_last_leaves_what_the_record_tells_of(
+    tmp_path, monkeypatch
+):
+    """The record has taken its place by then: to remove its tensors would leave nothing."""
+    plain, calls = checkpoint._sync, []
+
+    def failing(folder):
+        calls.append(folder)
+        if len(calls) == 4:  # the names of the second state are on the disk, its record's is not
+            raise OSError(28, "No space left on device")
+        plain(folder)
+
+    monkeypatch.setattr(checkpoint, "_sync", failing)
+    with pytest.raises(SavingError, match="No space left"):
+        call(tmp_path)
+    monkeypatch.setattr(checkpoint, "_sync", plain)
+    unbroken = build(linear(), seed=1)
+    train(unbroken, made(), RECIPE)
+    network = build(linear(), seed=1)
+    call(tmp_path, network=network)
+    assert torch.equal(network.weight("fc"), unbroken.weight("fc"))
+    assert len([*tmp_path.glob("state-*")]) == 1
 
 
 def test_on_a_full_disk_the_run_ends_with_words_and_the_last_state_is_intact(tmp_path, no_room):

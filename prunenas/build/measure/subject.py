@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from prunenas.build.capture import CudaRecorder, beside
 from prunenas.build.execution import Layout, computing_in, natural_layout
 from prunenas.build.initialise import build
 from prunenas.build.measure.energy import joules_per_image, meter_of
@@ -91,7 +92,7 @@ def measure_batch(subjects: Sequence[Subject], batch: int, under: Conditions) ->
     meter = meter_of(device)
     # Held over all repeats: weights are cast once, as where a network is put to use.
     with computing_in(precision, device):
-        timed = [_captured(call) for call in calls] if under.capture else calls
+        timed = [_captured(call, device) for call in calls] if under.capture else calls
         samples = rounds(timed, clock_of(device), seconds=under.seconds)
         if not isinstance(meter, str):
             joules = [joules_per_image(call, batch, meter, seconds=under.seconds) for call in timed]
@@ -127,16 +128,16 @@ def _in_onnx(
     return [one if isinstance(one, str) else Latency.of(next(samples)) for one in ready]
 
 
-def _captured(call: Call) -> Call:
+def _captured(call: Call, device: torch.device) -> Call:
     """Return what replays ``call``, recorded as a CUDA graph; its result is left where it lies."""
-    current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
+
+    def work() -> None:
+        call()
+
+    def warm_up() -> None:
         # Before a capture libraries must have chosen their algorithms, and weights be cast.
         for _ in range(3):
             call()
-    current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+
+    beside(device, warm_up)
+    return CudaRecorder(device)(work)

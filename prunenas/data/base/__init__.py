@@ -141,5 +141,7 @@ def _call(module_name: str, function_name: str, unknown: str) -> AnyData:
     except Exception as error:
         raise DataError(f"{where!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(data, ImageData | StreamedData):
-        raise DataError(f"{where!r} must return an ImageData, got a {type(data).__name__}")
+        raise DataError(
+            f"{where!r} must return an ImageData or a StreamedData, got a {type(data).__name__}"
+        )
     return data

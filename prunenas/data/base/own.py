@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from prunenas.data.base.image_data import ImageData, Part
+from prunenas.data.base.image_set import ImagePart
 from prunenas.data.base.splits import split_validation
 from prunenas.errors import DataError
+
+SomePart = TypeVar("SomePart", bound=ImagePart)
 
 
 def own_data(
@@ -119,13 +122,11 @@ def refuse_argument(name: str, argument: str) -> None:
         raise DataError(f"the data set {name!r} takes no argument, got {argument!r}")
 
 
-def hold_out(whole: Part, fraction: float = 0.2, seed: int = 0) -> tuple[Part, Part]:
+def hold_out(whole: SomePart, fraction: float = 0.2, seed: int = 0) -> tuple[SomePart, SomePart]:
     """Return ``whole`` cut into a training and a stratified test part."""
     test = torch.zeros(len(whole), dtype=torch.bool)
     test[split_validation(whole.labels, fraction, seed)] = True
-    return Part(whole.images[~test], whole.labels[~test]), Part(
-        whole.images[test], whole.labels[test]
-    )
+    return whole.chosen((~test).nonzero()[:, 0]), whole.chosen(test.nonzero()[:, 0])
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

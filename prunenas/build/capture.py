@@ -17,16 +17,23 @@ class CudaRecorder:
 
     Recorded works may share it because none reads what another left, but for what the caller
     keeps a reference to.
+
+    Args:
+        device: Where the works are done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        # Torch's own stream for it is of the device that captured first in this process.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, work: Work) -> Work:
         """Record ``work``, which is not done meanwhile, and return what does it."""
         graph = torch.cuda.CUDAGraph()
         # Threads that pin memory for streamed images go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
             work()
         return graph.replay
 
@@ -69,6 +76,9 @@ def beside(device: torch.device, work: Work) -> None:
     current = torch.cuda.current_stream(device)
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(current)
-    with torch.cuda.stream(side):
-        work()
-    current.wait_stream(side)
+    try:
+        with torch.cuda.stream(side):
+            work()
+    finally:
+        # Also where it failed: who mends what it left must not do so meanwhile.
+        current.wait_stream(side)
