@@ -82,11 +82,25 @@ class SpaceError(InputError):
 
 
 class RunFolderError(InputError):
-    """A folder is no run, or belongs to another one; raised by ``training.run_folder``."""
+    """A folder is no run, or is another one's.
+
+    Raised by ``training.run_folder`` and ``report.run_state``.
+    """
+
+
+class CheckpointError(InputError):
+    """A checkpoint is damaged or another training's; raised by ``training.checkpoint``."""
+
+
+class TraceError(InputError):
+    """A module cannot be turned into a graph, or not into the same function; by ``importers``."""
 
 
 class DivergenceError(RunError):
-    """A loss stopped being finite; raised by ``training.loop``."""
+    """A loss stopped being finite.
+
+    Raised by ``training.run`` and ``training.loop``; ``search.objective`` hands it on.
+    """
 
 
 class WorkerError(RunError):
@@ -94,11 +108,10 @@ class WorkerError(RunError):
 
 
 class StoppedError(RunError):
-    """A run ended early because it was asked to, and can go on; raised by ``training.loop``."""
+    """A run ended early because it was asked to, and can go on.
 
-
-class CheckpointError(InputError):
-    """A checkpoint is damaged or another training's; raised by ``training.checkpoint``."""
+    Raised by ``training.follow`` and ``search.worker``.
+    """
 
 
 class SavingError(RunError):
@@ -123,7 +136,3 @@ class ReadingError(RunError):
 
 class PeerError(RunError):
     """Another process of one training failed first, and says why; by ``training.distributed``."""
-
-
-class TraceError(InputError):
-    """A module cannot be turned into a graph, or not into the same function; by ``importers``."""

@@ -14,7 +14,6 @@ Usage: python scripts/bench_candidates.py [--out docs/many-candidates-table.md]
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ import torch
 
 import prunenas as pn
 from prunenas.arch.metrics import Metrics
+from prunenas.build.execution import processor
 from prunenas.data.base import ImageData
 from prunenas.ir.cost import macs, params
 from prunenas.training.loop import train_seeds
@@ -182,10 +182,7 @@ def table(rows: Sequence[Row], passes: Sequence[Sequence[Pass]], trainings: int)
 
 def machine(device: str) -> str:
     """Return processor, GPU and versions in words."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    words = [f"{names[0] if names else platform.machine()}, {cores()} cores"]
+    words = [f"{processor()}, {cores()} cores"]
     if torch.device(device).type == "cuda":
         words.insert(0, torch.cuda.get_device_name(device))
     return "; ".join([*words, f"torch {torch.__version__}"])

@@ -25,6 +25,7 @@ from bench_graph_child import KEEP, Row, made, timed, warm_up
 from torchvision import models
 
 import prunenas as pn
+from prunenas.build.execution import device_name
 from prunenas.importers.verify import certify
 from prunenas.ir import ops
 from prunenas.ir.canonical import digest
@@ -67,12 +68,8 @@ def main() -> None:
 
 def machine() -> dict[str, str]:
     """Return what the numbers depend on."""
-    cpu, info = platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        models_named = [line for line in info.read_text().splitlines() if "model name" in line]
-        cpu = models_named[0].partition(":")[2].strip() if models_named else cpu
     return {
-        "machine": f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch",
+        "machine": f"{device_name(torch.device('cpu'))} of torch, {os.cpu_count()} cores",
         "python": f"{platform.python_version()}, "
         + ", ".join(f"{p} {version(p)}" for p in ("torch", "torchvision", "torch-pruning")),
         "load before": f"{os.getloadavg()[0]:.2f}",

@@ -14,7 +14,6 @@ Usage: python scripts/bench_methods.py [--out docs/method-costs.md]
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -50,7 +49,7 @@ def measured(asked: argparse.Namespace, method: str) -> dict[str, Any]:
     from prunenas.data.shapes import shapes
     from prunenas.errors import PruneNASError
     from prunenas.generators.base import make_generator, prune
-    from prunenas.training.loop import EpochReport
+    from prunenas.training.follow import EpochReport
     from prunenas.training.recipe import Recipe
 
     torch.set_num_threads(asked.threads)
@@ -100,28 +99,21 @@ def row(method: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def processor() -> str:
-    """Return the processor in words."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     """Print the table, and write it where it is asked for."""
     asked = arguments()
     if asked.child:
         print(json.dumps(measured(asked, asked.child)))
         return
+    from prunenas.build.execution import processor
     from prunenas.generators.base import GENERATORS
 
     methods = asked.only.split(",") if asked.only else GENERATORS.names()
     head = (
         f"`{asked.network}` of width {asked.width:g} on {asked.images} synthetic images of "
         f"{asked.side} x {asked.side} (`shapes`), keep {asked.keep:g}, {asked.epochs} "
-        f"epoch{'s' * (asked.epochs > 1)} a training; {processor()}, {asked.threads} threads, "
-        f"n = {asked.repeats} each, median"
+        f"epoch{'s' * (asked.epochs > 1)} a training; {processor()}, {os.cpu_count()} cores, "
+        f"{asked.threads} threads, n = {asked.repeats} each, median"
     )
     lines = ["# What every method costs", "", head + ".", "", f"| {' | '.join(COLUMNS)} |"]
     lines.append("| --- " * len(COLUMNS) + "|")

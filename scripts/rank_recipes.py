@@ -11,9 +11,7 @@ Usage: python scripts/rank_recipes.py --folder runs/rank --held 0.5 --out docs/r
 """
 
 import argparse
-import platform
 import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch
 from scipy.stats import kendalltau
 
 import prunenas as pn
+from prunenas.build.execution import device_name
 from prunenas.data.base import ImageData
 from prunenas.data.base.splits import draw
 from prunenas.errors import DivergenceError
@@ -195,15 +194,20 @@ def accuracy_lines(outcomes: Mapping[str, Outcome], data: ImageData) -> Iterator
         yield f"| {names[row]} | {size:,} | {' | '.join(cells)} |"
 
 
-def processor(device: str) -> str:
-    """Return in words what trained."""
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    threads = torch.get_num_threads()
-    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+def command(asked: argparse.Namespace) -> str:
+    """Return the command that makes these tables, whatever the names of folders and files."""
+    held = "" if asked.held is None else f" --held {asked.held:g}"
+    return (
+        f"python scripts/rank_recipes.py --folder DIR --data {asked.data}{held} "
+        f"--seeds {asked.seeds} --out FILE"
+    )
+
+
+def by_hand(page: Path) -> str:
+    """Return the sections of a page that is there already: people wrote them."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    _, mark, rest = text.partition("\n## ")
+    return mark + rest
 
 
 def main() -> None:
@@ -216,13 +220,13 @@ def main() -> None:
     lines = [
         "# How well short recipes rank",
         "",
-        f"Written by `python {' '.join(sys.argv)}`. Kendall's tau-b between the accuracies of "
+        f"The tables are written by `{command(asked)}`. Kendall's tau-b between the accuracies of "
         f"{len(SHAPES)} architectures under a recipe and under the whole of `paper`: 1 is the same "
         "order, 0 no relation.",
         "",
         f"`{asked.data}`, {len(data.part('fit'))} images to train on and "
         f"{len(data.part('validation'))} others to judge by, {asked.seeds} seeds of each "
-        f"architecture under each recipe; {processor(asked.device)}, torch "
+        f"architecture under each recipe; {device_name(torch.device(asked.device))}, torch "
         f"{torch.__version__.partition('+')[0]}.",
         "",
         "*Tau of means* compares means over seeds; architectures and seeds are drawn anew "
@@ -238,7 +242,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if asked.out:
-        asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        asked.out.write_text("\n".join(lines) + "\n" + by_hand(asked.out), encoding="utf-8")
 
 
 if __name__ == "__main__":

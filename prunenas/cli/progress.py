@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.table import Column
 
 from prunenas.search.worker import Event
-from prunenas.training.loop import EpochReport
+from prunenas.training.follow import EpochReport
 
 TITLES = {"trials": "trials", "controls": "controls", "confirm": "several seeds"}
 """What people call the phases of a search."""

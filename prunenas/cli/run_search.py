@@ -1,6 +1,7 @@
 """The search command: file and flags in, run folder and table out."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,9 @@ from prunenas.export.base import export
 from prunenas.report.run_report import write_report
 from prunenas.report.table import front_table
 from prunenas.search.front import Front, FrontRow
-from prunenas.search.log import tell
 from prunenas.search.space_file import load_space
 from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.study import search
-from prunenas.search.worker import Event
 from prunenas.training.tensorboard import Scalars
 
 
@@ -60,13 +59,11 @@ def run_search(
     STRATEGIES[run.strategy]
     command = command_line()
     logs = [Scalars(out / "tensorboard")] if scalars else []
-    with Display(quiet=quiet) as display, stopping(quiet=quiet) as stop:
-
-        def on_event(event: Event) -> None:
-            display.event(event)
-            for log in logs:
-                tell(log, event)
-
+    with ExitStack() as ends:
+        for log in logs:
+            ends.callback(log.close)
+        display = ends.enter_context(Display(quiet=quiet))
+        stop = ends.enter_context(stopping(quiet=quiet))
         front = search(
             space,
             dataset(run.data, device=device, root=data_root),
@@ -88,7 +85,8 @@ def run_search(
                 },
             },
             stop=stop,
-            on_event=on_event,
+            on_event=display.event,
+            logs=logs,
         )
     write_report(front, out, command=command)
     model = export(front.best("accuracy"), "python", path=out / "best.py", overwrite=True)

@@ -1,13 +1,14 @@
 """The train command: what is asked for in, run folder and metrics out."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from prunenas.arch.files import file_name
 from prunenas.arch.spec import ArchSpec, load, versions
+from prunenas.build.execution import device_name
 from prunenas.build.network import Network
 from prunenas.build.weights import save_weights
 from prunenas.cli.progress import Display
@@ -26,8 +27,8 @@ from prunenas.ir.canonical import digest_of, encode
 from prunenas.report.table import accuracy_text, best_text, costs_text
 from prunenas.training.budgets import StepSeconds
 from prunenas.training.checkpoint import Checkpoints, Keeper
-from prunenas.training.journal import Journal, Log, logged
-from prunenas.training.loop import EpochReport, device_name
+from prunenas.training.follow import EpochReport
+from prunenas.training.journal import Journal, Log, Logs, logged
 from prunenas.training.protocols import train_descriptor
 from prunenas.training.recipe import Recipe
 from prunenas.training.run_folder import LOG, claim
@@ -97,13 +98,15 @@ def run_training(order: Order, outputs: Outputs, *, folder: Path | None, quiet: 
     leads = order.team.leads
     scalars = [Scalars(place / "tensorboard")] if outputs.scalars and leads else []
     claimed = claim(place, facts, work="training") if leads else nullcontext()
-    with claimed, Display(quiet=quiet or not leads) as display:
+    with claimed, ExitStack() as ends, Display(quiet=quiet or not leads) as display:
+        for one in scalars:
+            ends.callback(one.close)
         found = kept.exists()
         if found:
             display.say(f"{place} holds this training, finished: nothing is trained")
         if not found or outputs.weights is not None:
-            logs: list[Log] = [Journal(place / LOG), *scalars] if leads else []
-            run = _Running(order, place, logs, display)
+            log = Logs([Journal(place / LOG), *scalars] if leads else [])
+            run = _Running(order, place, log, display)
             spec = run.trained(facts, outputs.weights, quiet=quiet or not leads)
             if not found and leads:
                 spec.save(kept)
@@ -118,8 +121,8 @@ def run_training(order: Order, outputs: Outputs, *, folder: Path | None, quiet: 
 class _Running:
     """A training at work in its run folder, and who is told of it."""
 
-    def __init__(self, order: Order, place: Path, logs: Sequence[Log], display: Display) -> None:
-        self._order, self._place, self._logs, self._display = order, place, logs, display
+    def __init__(self, order: Order, place: Path, log: Log, display: Display) -> None:
+        self._order, self._place, self._log, self._display = order, place, log, display
         self._trained = 0
 
     def trained(
@@ -151,8 +154,7 @@ class _Running:
             if weights is not None:
                 save_weights(network, weights)
 
-        log = logged(self._logs[0], **begun) if self._logs else nullcontext()
-        with stopping(quiet=quiet) as stop, log:
+        with stopping(quiet=quiet) as stop, logged(self._log, **begun):
             metrics = train_descriptor(
                 reference_of(spec),
                 descriptor_of(spec),
@@ -168,7 +170,7 @@ class _Running:
                 on_epoch=self._epoch,
                 on_trained=save,
             )
-            self._write("finished", metrics=metrics)
+            self._log.write("finished", metrics=metrics)
         training = {
             "command": command_line(),
             "protocol": order.protocol,
@@ -210,11 +212,7 @@ class _Running:
     def _epoch(self, report: EpochReport) -> None:
         of = f"seed {report.seed}"
         self._display.epoch(report, of)
-        self._write("epoch", of=of, **encode(report))
-
-    def _write(self, event: str, **facts: Any) -> None:
-        for log in self._logs:
-            log.write(event, **facts)
+        self._log.write("epoch", of=of, **encode(report))
 
 
 def tell(done: Done, *, out: Path | None, as_json: bool) -> None:

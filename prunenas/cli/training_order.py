@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 
 from prunenas.arch.spec import ArchSpec
+from prunenas.build.execution import Layout
 from prunenas.build.weights import load_weights
 from prunenas.cli.resolve import descriptor_of, reference_of
 from prunenas.data.base import ImageSet
@@ -15,7 +16,7 @@ from prunenas.errors import InputError
 from prunenas.ir.canonical import digest, digest_of, encode
 from prunenas.training.budgets import Protocol, StepSeconds, protocol_recipe
 from prunenas.training.distributed import SOLO, Team
-from prunenas.training.engine import FAST, Engine, Layout
+from prunenas.training.engine import FAST, Engine
 from prunenas.training.protocols import prepared
 from prunenas.training.recipe import Recipe
 
@@ -123,6 +124,7 @@ class Order:
 
 
 def engine_of(
+    *,
     accumulate: str,
     layout: str,
     capture: bool,

@@ -182,7 +182,14 @@ def train(
         if save_weights is not None and seeds != 1:
             raise InputError("--save-weights writes one network: say --seeds 1 with it")
         way = check_start(protocol, weights, initial_seed)
-        engine = engine_of(accumulate, layout, not no_capture, compile_, deterministic, sync_norms)
+        engine = engine_of(
+            accumulate=accumulate,
+            layout=layout,
+            capture=not no_capture,
+            compile_=compile_,
+            deterministic=deterministic,
+            sync_norms=sync_norms,
+        )
         base = recipe_of(recipe, epochs, recipe_set or [], fine_tuning=protocol == "fine-tune")
         known_name(what)
         # What has to be fetched is fetched once.

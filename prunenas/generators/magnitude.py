@@ -28,7 +28,7 @@ from prunenas.generators.base.weights import (
 from prunenas.ir.graph import Graph
 from prunenas.training.budgets import fine_tune
 from prunenas.training.holding import hold, set_to_zero
-from prunenas.training.loop import Hooks, Moment
+from prunenas.training.hooks import Hooks, Moment
 from prunenas.training.recipe import Recipe
 from prunenas.training.supply import batches_of
 

@@ -34,7 +34,7 @@ from prunenas.generators.base.scores import REDUCTIONS, Reduction
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import ChannelGroup, couple
 from prunenas.ir.graph import Graph
-from prunenas.training.loop import Hooks
+from prunenas.training.hooks import Hooks
 
 
 @GENERATORS.register("morphnet")

@@ -24,7 +24,7 @@ from prunenas.generators.base.scales import left_alone, scale_places, scale_scor
 from prunenas.generators.base.scores import REDUCTIONS, Reduction
 from prunenas.ir.coupling import ChannelGroup, couple
 from prunenas.ir.graph import Graph
-from prunenas.training.loop import Hooks
+from prunenas.training.hooks import Hooks
 
 
 @GENERATORS.register("network_slimming")

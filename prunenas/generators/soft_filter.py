@@ -18,7 +18,7 @@ from prunenas.generators.base.scores import REDUCTIONS, Reduction
 from prunenas.ir.coupling import ChannelGroup, channel_places, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.ops import Conv1d, Conv2d
-from prunenas.training.loop import Hooks
+from prunenas.training.hooks import Hooks
 from prunenas.training.recipe import RECIPES, Recipe
 
 Coupled = Literal["apart", "together"]

@@ -37,7 +37,7 @@ from prunenas.ir.canonical import digest
 from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import ChannelGroup, couple
 from prunenas.ir.graph import Graph
-from prunenas.training.loop import Hooks
+from prunenas.training.hooks import Hooks
 from prunenas.training.recipe import RECIPES, Recipe
 
 Scale = Literal["blocks", "groups", "neurons"]

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, Literal, final
 
 from prunenas.errors import RunFolderError, SpecError
-from prunenas.training.journal import ENDS, Entry, Reader
+from prunenas.training.journal import ENDS, Entry, Tail
 from prunenas.training.run_folder import LOG, MARK, holder
 
 Standing = Literal["running", "finished", "stopped", "diverged", "failed", "killed"]
@@ -78,7 +78,7 @@ class RunWatch:
             what = "is not there" if not folder.exists() else f"has no {MARK}"
             raise RunFolderError(f"{folder} is no run: it {what}; name the folder of one")
         self._folder = folder
-        self._reader = Reader(folder / LOG)
+        self._reader = Tail(folder / LOG)
         self._begun: Entry = {}
         self._last: Entry = {}
         self._epoch: Entry = {}

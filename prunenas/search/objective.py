@@ -25,8 +25,8 @@ from prunenas.ir.canonical import (
 from prunenas.ir.graph import Graph
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import settle
-from prunenas.training.follow import Stop
-from prunenas.training.loop import OnEpoch, train_seeds
+from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.loop import train_seeds
 from prunenas.training.recipe import Recipe
 
 

@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from prunenas.arch.files import file_name, read_text, write_text
 from prunenas.arch.masks_file import masks_path
 from prunenas.arch.spec import versions
+from prunenas.build.execution import device_name
 from prunenas.data.base import ImageSet
 from prunenas.errors import DivergenceError, RunError, SpaceError
 from prunenas.ir.canonical import canonical_json, encode, parse
@@ -34,9 +35,9 @@ from prunenas.search.worker import (
 )
 from prunenas.training.engine import settle
 from prunenas.training.follow import Stop
-from prunenas.training.loop import check_fit, device_name
+from prunenas.training.journal import Log, mend
+from prunenas.training.loop import check_fit
 from prunenas.training.recipe import Recipe
-from prunenas.training.run_folder import mend_journal
 
 
 def search(
@@ -54,6 +55,7 @@ def search(
     provenance: Mapping[str, Any] | None = None,
     stop: Stop | None = None,
     on_event: OnEvent | None = None,
+    logs: Sequence[Log] = (),
 ) -> Front:
     """Search ``space``, hold what is found against the controls, and confirm the front.
 
@@ -79,6 +81,7 @@ def search(
         stop: Asked after every step of a training, and between trainings; where it says so the
             search ends, and the same call goes on in the middle of that training.
         on_event: Called after every epoch and every training.
+        logs: Are told what ``log.jsonl`` is told.
 
     Raises:
         UnknownNameError: No such strategy.
@@ -103,7 +106,7 @@ def search(
     }
     folder = None if out is None else Path(out)
     begun = {"trials": trials, "device": device_name(data.device), "versions": versions()}
-    with at_work(folder, facts, on_event, **begun, provenance=provenance or {}) as log:
+    with at_work(folder, facts, on_event, logs, **begun, provenance=provenance or {}) as log:
         plan = _Plan(
             space=space,
             seed=seed,
@@ -179,6 +182,16 @@ def _check(objectives: Sequence[str], trials: int, confirm_seeds: int, front_siz
         faults.append(f"{trials=} and {front_size=} are at least 1, {confirm_seeds=} at least 0")
     if faults:
         raise SpaceError(f"{'; '.join(faults)} (objectives: {', '.join(known)})")
+
+
+def mend_journal(path: Path) -> None:
+    """Remove what a killed process left of its last write to the study's journal at ``path``.
+
+    Its lock would be waited for without end, and a line cut short would spoil the next one. Only
+    for who holds the folder.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    mend(path)
 
 
 def _storage(folder: Path | None) -> BaseStorage:

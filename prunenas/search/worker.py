@@ -14,7 +14,7 @@ from prunenas.search.candidate import Candidate, candidate
 from prunenas.search.objective import Objective
 from prunenas.search.space import SearchSpace
 from prunenas.search.strategies.base import Strategy
-from prunenas.training.loop import EpochReport, OnEpoch
+from prunenas.training.follow import EpochReport, OnEpoch
 
 Phase = Literal["trials", "controls", "confirm"]
 ObjectiveName = Literal["accuracy", "macs", "params"]

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal, final, get_args
 
 import torch
 
-from prunenas.build.execution import Layout as Layout
-from prunenas.build.execution import computes_bf16, computing_in, natural_layout
+from prunenas.build.execution import Layout, computes_bf16, computing_in, natural_layout
 from prunenas.errors import RecipeError
 from prunenas.ir.graph import Graph
 from prunenas.training.heap import keep_freed

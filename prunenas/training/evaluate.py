@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunenas.build.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.build.execution import Layout
 from prunenas.build.network import Network
 from prunenas.data.base import ImagePart, ImageSet
 from prunenas.training.batches import Draw
 from prunenas.training.distributed import SOLO, Team
-from prunenas.training.engine import Layout, precision
+from prunenas.training.engine import precision
 from prunenas.training.recipe import Recipe
 from prunenas.training.steps import laid_out
 from prunenas.training.supply import plain_of

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,23 @@ class Journal:
             raise RunError(f"the log {self._path} cannot be written: {error}") from None
 
 
+@final
+class Logs:
+    """Several logs as one.
+
+    Args:
+        every: Each is told every event, in this order.
+    """
+
+    def __init__(self, every: Iterable[Log]) -> None:
+        self._every = tuple(every)
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Let every log take note of an event."""
+        for log in self._every:
+            log.write(event, **facts)
+
+
 @contextmanager
 def logged(log: Log, **facts: Any) -> Iterator[None]:
     """Log that a run has ``begun``, and if it ends by an error which it was.
@@ -83,7 +100,7 @@ def _ending(error: BaseException) -> str:
 
 
 @final
-class Reader:
+class Tail:
     """Reads a journal while another process may be writing it.
 
     Args:

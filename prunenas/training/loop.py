@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from prunenas.arch.metrics import Metrics, PartName, SeedResult, Seeds
-from prunenas.build.execution import device_name as device_name
+from prunenas.build.execution import device_name
 from prunenas.build.initialise import build
 from prunenas.build.network import Network
 from prunenas.data.base import ImageSet
@@ -19,11 +19,8 @@ from prunenas.training.checkpoint import Checkpoints, Keeper, facts_of
 from prunenas.training.distributed import Team, current_team, loss_told
 from prunenas.training.engine import FAST, Engine, settings, settle
 from prunenas.training.evaluate import Evaluation
-from prunenas.training.follow import Attendants, Stop, carried_out
-from prunenas.training.follow import EpochReport as EpochReport
-from prunenas.training.follow import OnEpoch as OnEpoch
-from prunenas.training.hooks import Hooks as Hooks
-from prunenas.training.hooks import Moment as Moment
+from prunenas.training.follow import Attendants, OnEpoch, Stop, carried_out
+from prunenas.training.hooks import Hooks
 from prunenas.training.memory import is_shortage, shortage
 from prunenas.training.randomness import seeded, seeds_of
 from prunenas.training.recipe import Recipe

@@ -7,11 +7,11 @@ from typing import final
 import torch
 from torch.optim import SGD
 
+from prunenas.build.execution import Layout
 from prunenas.build.network import Network
 from prunenas.errors import MemoryShortageError
 from prunenas.ir.canonical import digest
 from prunenas.training.batches import Batches, Draw
-from prunenas.training.engine import Layout
 from prunenas.training.recipe import Recipe
 from prunenas.training.steps import EagerSteps, untouched
 

@@ -24,8 +24,8 @@ from prunenas.training.budgets import (
 )
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import FAST, Engine, settle
-from prunenas.training.follow import Stop
-from prunenas.training.loop import OnEpoch, OnTrained, check_fit, train_each
+from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.loop import OnTrained, check_fit, train_each
 from prunenas.training.recipe import Recipe
 from prunenas.training.step_seconds import step_seconds
 

@@ -40,7 +40,7 @@ Found = tuple[Tensor, Tensor] | str
 
 
 @final
-class Reader(Dataset[Found]):
+class BatchReader(Dataset[Found]):
     """Reads what is wanted, in whatever process it is.
 
     Args:
@@ -84,7 +84,7 @@ class Readers:
     """
 
     def __init__(
-        self, reader: Reader, *, workers: int, device: torch.device, stay: bool = True
+        self, reader: BatchReader, *, workers: int, device: torch.device, stay: bool = True
     ) -> None:
         self._reader, self._workers, self._stay = reader, workers, stay
         self._device = device

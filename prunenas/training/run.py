@@ -93,7 +93,7 @@ class Run:
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self._peak_before: int | None = None
         self.metrics: Metrics | None = None
-        begun = Stretch(epoch=1, step=0, words=self._words())
+        begun = Stretch(epoch=1, step=0, execution=self._words())
         self._stretches: tuple[Stretch, ...] = (begun,)
 
     def _made_steps(self, engine: Engine) -> Steps:
@@ -153,8 +153,8 @@ class Run:
     def execution(self) -> str:
         """Return in words how the training was carried out, stretch by stretch."""
         first, *others = self._stretches
-        later = [f"{s.words} from epoch {s.epoch}, batch {s.step + 1}, on" for s in others]
-        return "; ".join([first.words, *later])
+        later = [f"{s.execution} from epoch {s.epoch}, batch {s.step + 1}, on" for s in others]
+        return "; ".join([first.execution, *later])
 
     def _words(self) -> str:
         words = [self.recipe.precision, self.layout.replace("_", " ")]
@@ -348,10 +348,10 @@ class Run:
         self._go_on_after(progress.stretches)
 
     def _go_on_after(self, stretches: tuple[Stretch, ...]) -> None:
-        mine = Stretch(epoch=self.epoch, step=self.step, words=self._words())
+        mine = Stretch(epoch=self.epoch, step=self.step, execution=self._words())
         done = self.epoch > self.recipe.epochs
         began = tuple(s for s in stretches if (s.epoch, s.step) != (mine.epoch, mine.step))
-        if done or (stretches and stretches[-1].words == mine.words):
+        if done or (stretches and stretches[-1].execution == mine.execution):
             self._stretches = stretches
         else:
             self._stretches = (*began, mine)

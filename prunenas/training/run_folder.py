@@ -12,7 +12,6 @@ from typing import Any, TextIO
 from prunenas.arch.files import read_text, write_text
 from prunenas.errors import RunFolderError
 from prunenas.ir.canonical import encode, parse
-from prunenas.training.journal import mend
 
 MARK = "run.json"
 """Says what the run is."""
@@ -25,7 +24,7 @@ _ASKED = 5
 
 
 @contextmanager
-def claim(folder: Path, facts: Mapping[str, Any], *, work: str = "search") -> Iterator[Path]:
+def claim(folder: Path, facts: Mapping[str, Any], *, work: str) -> Iterator[Path]:
     """Hold ``folder`` for the run that ``facts`` describe.
 
     A new folder is marked with the facts; one that bears the same facts is continued. The claim
@@ -85,16 +84,6 @@ def holder(folder: Path) -> int | None:
         # The lock is taken a moment before the number is written.
         time.sleep(0.02)
     return None
-
-
-def mend_journal(path: Path) -> None:
-    """Remove what a killed process left of its last write to the study's journal at ``path``.
-
-    Its lock would be waited for without end, and a line cut short would spoil the next one. Only
-    for who holds the folder.
-    """
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    mend(path)
 
 
 def _foreign(path: Path) -> bool:

@@ -25,14 +25,14 @@ class Stretch:
     Args:
         epoch: Of the first step, from 1.
         step: Finished steps of that epoch.
-        words: Precision, layout, capture, parts of a batch.
+        execution: Precision, layout, capture, parts of a batch.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
 
     epoch: int
     step: int
-    words: str
+    execution: str
 
 
 @final

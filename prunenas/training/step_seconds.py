@@ -9,6 +9,7 @@ import torch
 
 from prunenas.arch.files import read_text, write_text
 from prunenas.arch.metrics import Seeds
+from prunenas.build.execution import device_name
 from prunenas.build.initialise import build
 from prunenas.data.base import ImageData
 from prunenas.ir.canonical import (
@@ -26,7 +27,6 @@ from prunenas.training.budgets import StepSeconds
 from prunenas.training.distributed import current_team
 from prunenas.training.engine import FAST, Engine, settings, settle
 from prunenas.training.hooks import Hooks
-from prunenas.training.loop import device_name
 from prunenas.training.randomness import seeded
 from prunenas.training.recipe import Recipe
 from prunenas.training.run import Run

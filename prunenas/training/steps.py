@@ -12,11 +12,12 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from prunenas.build.capture import CudaRecorder, Recorded, Recorder, Work, beside
+from prunenas.build.execution import Layout
 from prunenas.build.network import Network
 from prunenas.errors import InputError
 from prunenas.training.batches import Batches, Draw, split
 from prunenas.training.distributed import SOLO, Team
-from prunenas.training.engine import Layout, precision
+from prunenas.training.engine import precision
 from prunenas.training.recipe import Recipe
 
 _WARM_UP = 2

@@ -20,7 +20,7 @@ from prunenas.training.batches import (
     spots_of,
 )
 from prunenas.training.randomness import stream
-from prunenas.training.reading import Reader, Readers, Wanted, workers_of
+from prunenas.training.reading import BatchReader, Readers, Wanted, workers_of
 from prunenas.training.recipe import Recipe
 
 
@@ -61,7 +61,7 @@ class StreamedBatches(Batches):
         self._hole = recipe.cutout if recipe.augment else 0
         self._device, self._labels = data.device, part.labels.cpu()
         self._normalise = Normaliser(data, data.device)
-        reader = Reader(part, flip=data.flip)
+        reader = BatchReader(part, flip=data.flip)
         self._readers = Readers(reader, workers=workers_of(data), device=data.device)
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class StreamedPlain(Batches):
         self._normalise = Normaliser(data, data.device)
         # Those that read for the training wait meanwhile: as many more need not stay beside them.
         self._readers = Readers(
-            Reader(part, flip=False), workers=workers_of(data), device=data.device, stay=False
+            BatchReader(part, flip=False), workers=workers_of(data), device=data.device, stay=False
         )
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunenas.arch.descriptor import Descriptor, apply
-from prunenas.build.execution import computes_bf16, known_device, natural_layout
+from prunenas.build.execution import computes_bf16, known_device, natural_layout, processor
 from prunenas.build.initialise import build
 from prunenas.build.measure import (
     Conditions,
@@ -44,9 +44,6 @@ def found() -> Measurement:
     return measure(GRAPH, **QUICK)
 
 
-# What is told.
-
-
 def test_each_batch_is_measured_and_its_figures_hang_together(found):
     assert [one.batch for one in found.batches] == [1, 4]
     for one in found.batches:
@@ -73,7 +70,7 @@ def test_masks_change_the_counts_after_masks_only(found):
 
 
 def test_the_machine_is_told(found):
-    assert found.threads == 1 and found.device.endswith("CPU, 1 threads")
+    assert found.threads == 1 and found.device == f"{processor()}, 1 thread"
     assert found.torch == torch.__version__
     assert found.precision == ("bf16" if computes_bf16(CPU) else "fp32")
     assert found.layout == natural_layout(GRAPH, found.precision, CPU) and not found.captured
@@ -147,9 +144,6 @@ def _suits(graph, precision, device):
     return "contiguous" if graph is GRAPH else "channels_last"
 
 
-# What is left as it was.
-
-
 def state_of_the_process() -> tuple:
     return (
         torch.get_num_threads(),
@@ -202,9 +196,6 @@ def test_networks_are_measured_in_evaluation_mode_without_gradients():
     assert {*seen} == {(False, False)}
 
 
-# What is refused.
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -242,15 +233,14 @@ def test_devices_that_are_not_here_are_refused(device, told):
 def test_too_little_memory_is_told_with_the_batches():
     network = build(GRAPH)
     network.register_forward_hook(_run_out)
-    with pytest.raises(MemoryShortageError, match=r"batches of 1, 4 need more memory than .* CPU"):
+    with pytest.raises(
+        MemoryShortageError, match=r"batches of 1, 4 need more memory than .*, 1 thread has"
+    ):
         measure(network, **QUICK)
 
 
 def _run_out(*_):
     raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-# Turns.
 
 
 def of_fake_time(costs):
@@ -314,9 +304,6 @@ def test_networks_are_measured_together_and_told_apart():
     assert small.at(2).peak_bytes < large.at(2).peak_bytes
 
 
-# Memory.
-
-
 def test_peak_memory_is_what_is_alive_at_once():
     network, images = build(GRAPH), torch.zeros(1, 1, 16, 16)
     held = sum(p.nbytes for p in network.parameters()) + images.nbytes
@@ -347,9 +334,6 @@ def test_peak_memory_holds_the_largest_map_with_what_it_is_made_of():
 
 def test_peak_memory_grows_with_the_batch(found):
     assert found.at(1).peak_bytes < found.at(4).peak_bytes
-
-
-# Energy.
 
 
 class FakeNvml:
@@ -403,9 +387,6 @@ def test_a_device_that_does_not_tell_its_energy_is_no_error(nvml, monkeypatch):
 def test_a_missing_nvml_is_told_and_no_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "pip install 'prunenas[energy]'" in energy.meter_of(torch.device("cuda"))
-
-
-# ONNX Runtime.
 
 
 def test_a_missing_onnx_runtime_is_told_and_no_error(monkeypatch):
@@ -477,9 +458,6 @@ def test_values_can_be_compared_and_kept():
     latency = Latency(median_seconds=1.0, p95_seconds=2.0, repeats=3)
     one = BatchMeasurement(batch=4, latency=latency, peak_bytes=5)
     assert one == decode(BatchMeasurement, encode(one), "one") and one.throughput == 4.0
-
-
-# On the machines that they speak of.
 
 
 @pytest.mark.slow

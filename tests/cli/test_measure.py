@@ -81,9 +81,6 @@ def test_an_unknown_network_is_refused(call):
     call("measure lenet6").refused("lenet6")
 
 
-# The tables, of given values.
-
-
 def measurement(median: float, **changes) -> Measurement:
     latency = Latency(median_seconds=median, p95_seconds=2 * median, repeats=20)
     at = BatchMeasurement(batch=8, latency=latency, peak_bytes=3 << 20, **changes)

@@ -13,7 +13,7 @@ import pytest
 
 from prunenas.arch.spec import load
 from prunenas.cli.progress import Display, worth_a_line
-from prunenas.training.journal import Journal, Reader
+from prunenas.training.journal import Journal, Tail
 from prunenas.training.run_folder import claim
 from tests.cli.conftest import DATA
 
@@ -24,7 +24,7 @@ TRAIN = f"{SMALL} --epochs 3 --seeds 2"
 
 
 def events(folder):
-    return Reader(folder / "log.jsonl").new()
+    return Tail(folder / "log.jsonl").new()
 
 
 def contents(folder):
@@ -128,7 +128,7 @@ def test_while_one_process_trains_a_second_is_refused(call, here):
     once = f"{SMALL} --epochs 1 --seeds 1 --run mine"
     call(once)
     facts = json.loads((here / "mine" / "run.json").read_text())
-    with claim(here / "mine", facts):
+    with claim(here / "mine", facts, work="search"):
         call(once).refused("another process is working in mine", "prunenas watch mine")
 
 
@@ -316,10 +316,12 @@ class Writer:
     """Stands in for TensorBoard's."""
 
     told: list = []  # noqa: RUF012  tests look at it
+    open = 0
 
     def __init__(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         Writer.told.clear()
+        Writer.open += 1
 
     def add_scalar(self, name, value, step):
         Writer.told.append((name, value, step))
@@ -328,7 +330,7 @@ class Writer:
         pass
 
     def close(self):
-        pass
+        Writer.open -= 1
 
 
 @pytest.fixture
@@ -348,6 +350,7 @@ def test_tensorboard_gets_the_numbers_of_the_log(call, here, tensorboard):
     } == losses
     results = told["metrics"]["results"]
     assert ("seed 1/test_accuracy", results[1]["accuracy"], 3) in Writer.told
+    assert Writer.open == 0
     assert (here / "mine" / "tensorboard").is_dir()
 
 
@@ -357,6 +360,7 @@ def test_tensorboard_is_fed_by_searches_too(call, here, training, space_file, te
     assert steps == [1, 2, 3, 4]
     assert any(name == "confirm/accuracy" for name, *_ in Writer.told)
     assert told["trials"] == 4
+    assert Writer.open == 0
 
 
 def test_without_tensorboard_its_extra_is_named_before_anything_is_done(call, here, monkeypatch):

@@ -62,7 +62,7 @@ def test_it_follows_until_the_run_ends(call, here):
     (here / "mine").mkdir()
 
     def work():
-        with claim(here / "mine", {}):
+        with claim(here / "mine", {}, work="search"):
             journal = Journal(here / "mine" / "log.jsonl")
             journal.write("begun", work="training", seeds=[0], epochs=2)
             (here / "begun").touch()
@@ -99,7 +99,7 @@ def test_a_process_of_another_machine_is_left_alone(call, finished, here):
     facts = json.loads((here / "mine" / "run.json").read_text())
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        with claim(here / "mine", facts):
+        with claim(here / "mine", facts, work="search"):
             (here / "mine" / "lock").write_text(str(stranger.pid))
             call("stop mine").refused("is not on this machine")
         assert stranger.poll() is None

@@ -91,7 +91,7 @@ def test_a_function_of_a_module_may_give_the_data(module):
     [
         ("absent", "must be a function; the module 'my_images_for_a_test' has nothing there"),
         ("NUMBER", "must be a function.* has a int there"),
-        ("nothing", "must return an ImageData, got a NoneType"),
+        ("nothing", "must return an ImageData or a StreamedData, got a NoneType"),
     ],
 )
 def test_a_function_that_will_not_do_is_explained(module, function, message):

@@ -18,7 +18,8 @@ from prunenas.ir.cost import macs, params
 from prunenas.ir.coupling import couple
 from prunenas.ir.ops import BatchNorm, Flatten, Select
 from prunenas.ir.writer import GraphWriter
-from prunenas.training.loop import Hooks, train
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe
 from tests.generators.networks import GRAPHS, set_scales, trained
 

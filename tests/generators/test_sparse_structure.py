@@ -25,7 +25,8 @@ from prunenas.ir.coupling import couple
 from prunenas.ir.ops import Gate, GroupNorm, LayerNorm, Permute, Reduce
 from prunenas.ir.writer import GraphWriter
 from prunenas.testing.generators import GeneratorContract
-from prunenas.training.loop import Hooks, train
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train
 from prunenas.training.recipe import RECIPES, Recipe
 from tests.generators.networks import GRAPHS, attending, grouped, silenced, trained
 from tests.generators.residuals import postact, preact, some

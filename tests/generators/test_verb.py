@@ -17,7 +17,8 @@ from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, g
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import couple
 from prunenas.training.evaluate import evaluate
-from prunenas.training.loop import Hooks, train
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe
 from tests.generators.networks import GRAPHS, random_images, trained
 

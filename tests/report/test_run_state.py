@@ -7,7 +7,7 @@ import pytest
 
 from prunenas.errors import RunFolderError, SpecError
 from prunenas.report.run_state import RunWatch
-from prunenas.training.journal import Reader
+from prunenas.training.journal import Tail
 from prunenas.training.run_folder import claim, holder
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,7 +45,7 @@ class Run:
         return RunWatch(self.folder).look(self.now + timedelta(seconds=later))[0]
 
     def held_state(self, *, later=0.0):
-        with claim(self.folder, {}):
+        with claim(self.folder, {}, work="search"):
             return self.state(later=later)
 
 
@@ -164,7 +164,7 @@ def test_only_a_held_folder_has_a_holder(run, tmp_path):
     import os
 
     assert holder(run.folder) is None
-    with claim(run.folder, {}):
+    with claim(run.folder, {}, work="search"):
         assert holder(run.folder) == os.getpid()
     assert (run.folder / "lock").read_text() == str(os.getpid())
     assert holder(run.folder) is None
@@ -180,7 +180,7 @@ def test_to_ask_who_holds_a_folder_does_not_keep_another_from_it(run):
         fcntl.flock(lock, fcntl.LOCK_SH)
         timer = threading.Timer(0.03, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
         timer.start()
-        with claim(run.folder, {}):
+        with claim(run.folder, {}, work="search"):
             time.sleep(0)
         timer.join()
-    assert Reader(run.folder / "log.jsonl").new() == []
+    assert Tail(run.folder / "log.jsonl").new() == []

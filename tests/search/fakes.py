@@ -16,7 +16,7 @@ from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, pa
 from prunenas.ir.graph import Graph
 from prunenas.search.space import SearchSpace
 from prunenas.training.checkpoint import Checkpoints
-from prunenas.training.loop import EpochReport
+from prunenas.training.follow import EpochReport
 from prunenas.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch=8)

@@ -3,8 +3,9 @@
 import pytest
 
 from prunenas.errors import RunError, StoppedError
+from prunenas.ir.canonical import encode
 from prunenas.search.study import search
-from prunenas.training.journal import Reader
+from prunenas.training.journal import Tail
 from tests.search.fakes import RECIPE, space, tiny_data
 
 
@@ -14,7 +15,7 @@ def run(folder, **options):
 
 
 def events(folder):
-    return Reader(folder / "log.jsonl").new()
+    return Tail(folder / "log.jsonl").new()
 
 
 def test_it_tells_every_event_that_is_told_to_the_caller(training, tmp_path):
@@ -57,3 +58,24 @@ def test_without_a_folder_there_is_none(training, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(None)
     assert [*tmp_path.iterdir()] == []
+
+
+class Noted:
+    """A log in memory."""
+
+    def __init__(self):
+        self.entries = []
+
+    def write(self, event, **facts):
+        self.entries.append({"event": event} | encode(facts))
+
+
+def test_other_logs_are_told_the_same(training, tmp_path):
+    one, other, alone = Noted(), Noted(), Noted()
+    run(tmp_path / "run", logs=[one, other])
+    kept = [{k: v for k, v in entry.items() if k != "time"} for entry in events(tmp_path / "run")]
+    assert one.entries == other.entries == kept
+    training.diverges = lambda graph, held_out: True
+    with pytest.raises(RunError):
+        run(None, logs=[alone])
+    assert [alone.entries[0]["event"], alone.entries[-1]["event"]] == ["begun", "failed"]

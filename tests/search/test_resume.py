@@ -7,7 +7,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from prunenas.errors import RunFolderError
-from prunenas.search.study import search
+from prunenas.search.study import mend_journal, search
 from prunenas.training.run_folder import claim
 from tests.search.fakes import RECIPE, FakeTraining, profile, space, tiny_data
 
@@ -184,7 +184,7 @@ def test_a_second_process_is_refused_and_changes_nothing(tmp_path, training):
     run(tmp_path / "run", trials=2)
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     training.calls.clear()
-    with claim(tmp_path / "run", facts):
+    with claim(tmp_path / "run", facts, work="search"):
         before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
         with pytest.raises(RunFolderError, match="another process is working"):
             run(tmp_path / "run", trials=3)
@@ -202,3 +202,19 @@ def test_the_fake_is_a_function_of_graph_seed_and_part(training):
     ]
     assert again[0] == again[1]
     assert len({*again}) == 3
+
+
+@pytest.mark.parametrize("cut", ["", '{"op', '{"op_code":1}'])
+def test_mending_keeps_whole_lines_and_drops_the_rest(tmp_path, cut):
+    journal = tmp_path / "study.journal"
+    whole = '{"a":1}\n{"b":2}\n'
+    journal.write_text(whole + cut)
+    (tmp_path / "study.journal.lock").symlink_to("study.journal")
+    mend_journal(journal)
+    assert journal.read_text() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
+def test_there_is_nothing_to_mend_before_the_first_write(tmp_path):
+    mend_journal(tmp_path / "study.journal")
+    assert [*tmp_path.iterdir()] == []

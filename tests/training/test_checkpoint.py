@@ -51,9 +51,6 @@ def tensors(folder):
     return path
 
 
-# What is written.
-
-
 def test_there_is_one_state_and_one_record_that_tells_of_it(kept):
     assert len([*kept.iterdir()]) == 2
     told = record(kept)
@@ -96,9 +93,6 @@ def test_weights_are_told_apart_and_their_layout_is_not():
     assert weights_digest(network) != before
 
 
-# Another training's.
-
-
 @pytest.mark.parametrize(
     ("other", "told"),
     [
@@ -132,9 +126,6 @@ def test_all_differences_are_told_at_once(kept):
         "recipe.lr",
     ]
     assert isinstance(caught.value, InputError)
-
-
-# Damaged ones.
 
 
 def changed_record(folder, **changes):
@@ -255,9 +246,6 @@ def test_nothing_else_in_the_folder_is_touched(tmp_path):
 def test_times_below_zero_are_refused():
     with pytest.raises(CheckpointError, match="every_seconds=-1"):
         Checkpoints(Path("anywhere"), every_seconds=-1)
-
-
-# A disk that is full.
 
 
 @pytest.fixture

@@ -150,9 +150,6 @@ def test_an_error_of_one_process_ends_the_other_without_a_second_message(both):
     assert both[0]["abandoned"].startswith("PeerError: ")
 
 
-# The command line, as torchrun starts it.
-
-
 def test_the_command_line_trains_one_network_and_only_the_first_process_speaks(both):
     (code, out, _), silent = both[0]["train"], both[1]["train"]
     told = json.loads(out)
@@ -174,9 +171,6 @@ def test_other_verbs_refuse_several_processes_and_one_says_so(both):
     assert both[0]["search"][0] == both[1]["search"][0] == 2
     assert "only prunenas train does its work in several" in both[0]["search"][2]
     assert both[1]["search"][1:] == ("", "")
-
-
-# One process that plays each rank in turn.
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
@@ -234,9 +228,6 @@ def test_a_device_that_a_process_cannot_have_is_refused(monkeypatch, device, wor
         monkeypatch.setenv(name, "99")
     with pytest.raises(InputError, match=words), joined(device):
         pass
-
-
-# Batch norms that see the images of all processes.
 
 
 def test_a_network_with_synchronised_norms_is_the_same_tensors():

@@ -59,14 +59,17 @@ def losses(run, engine):
     ("widths", "layout"), [(WIDE, "bf16, channels last"), (NARROW, "bf16, contiguous")]
 )
 def test_the_losses_of_an_epoch_are_those_of_the_slow_path(data, widths, layout):
-    """Within 1 % of the first loss at every step: bfloat16 keeps 8 bits."""
+    """Within 1.5 % of the first loss at every step: bfloat16 keeps 8 bits.
+
+    A momentum of 0.85 for 0.9 is 3.5 % away on the wide network.
+    """
     graph = small(data.input_size, data.classes, widths=widths)
     quick, plain = begun(graph, data, HALF, FAST), begun(graph, data, FULL, SLOW)
     assert (quick.execution, plain.execution) == (layout, "fp32, contiguous")
     fast, slow = losses(quick, FAST), losses(plain, SLOW)
     assert len(fast) == 22 and slow[-5:].mean() < 0.98 * slow[0]  # something is learned
     assert not torch.equal(fast, slow)  # two computations, not one
-    torch.testing.assert_close(fast, slow, rtol=0, atol=0.01 * slow[0].item())
+    torch.testing.assert_close(fast, slow, rtol=0, atol=0.015 * slow[0].item())
 
 
 def test_final_accuracies_are_equal_within_noise(data):
@@ -116,8 +119,6 @@ def test_another_process_reaches_the_same_bits(threads):
     )
     assert done.stdout.split() == [str(threads), here]
 
-
-# What follows needs a GPU.
 
 EAGER = Engine(capture=False)
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from prunenas.errors import DivergenceError, RunError, SpecError, StoppedError
-from prunenas.training.journal import Journal, Reader, logged
+from prunenas.training.journal import Journal, Tail, logged
 
 
 def events(path):
-    return [entry["event"] for entry in Reader(path).new()]
+    return [entry["event"] for entry in Tail(path).new()]
 
 
 def test_each_event_is_a_line_of_json_with_its_moment_in_utc(tmp_path):
@@ -39,7 +39,7 @@ def test_a_line_cut_short_by_a_kill_is_neither_read_nor_in_the_way(tmp_path, mis
 
 def test_a_reader_returns_each_event_once_and_waits_for_the_end_of_a_line(tmp_path):
     path = tmp_path / "log.jsonl"
-    reader = Reader(path)
+    reader = Tail(path)
     assert reader.new() == []
     Journal(path).write("begun")
     assert [entry["event"] for entry in reader.new()] == ["begun"]
@@ -57,7 +57,7 @@ def test_a_damaged_line_is_told_with_its_file(tmp_path, line):
     path = tmp_path / "log.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(SpecError, match=r"log\.jsonl is damaged"):
-        Reader(path).new()
+        Tail(path).new()
 
 
 def test_on_a_full_disk_it_says_so_and_leaves_whole_lines(tmp_path):
@@ -89,7 +89,7 @@ def test_the_log_says_how_a_run_ended(tmp_path, error, event):
     journal = Journal(tmp_path / "log.jsonl")
     with pytest.raises(type(error)), logged(journal, name="net"):
         raise error
-    begun, ended = Reader(tmp_path / "log.jsonl").new()
+    begun, ended = Tail(tmp_path / "log.jsonl").new()
     assert (begun["event"], begun["name"]) == ("begun", "net")
     assert ended["event"] == event
     assert ended["message"] == (str(error) or "KeyboardInterrupt")

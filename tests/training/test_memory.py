@@ -11,7 +11,8 @@ from prunenas.errors import MemoryShortageError, RecipeError, RunError, StoppedE
 from prunenas.ir.canonical import digest
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import Engine
-from prunenas.training.loop import Hooks, train
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train
 from prunenas.training.memory import is_shortage
 from prunenas.training.recipe import Recipe
 from tests.training.networks import linear, made, small
@@ -123,9 +124,6 @@ def test_a_shortage_while_judging_is_told_too(few):
         train(network, few, RECIPE, held_out=True)
     with pytest.raises(MemoryShortageError, match="judging by the test images"):
         train(network, few, RECIPE)
-
-
-# accumulate="auto".
 
 
 def test_auto_is_one_where_memory_suffices(few):

@@ -190,6 +190,17 @@ def test_the_warm_up_does_not_stretch():
     assert rates(Recipe(epochs=3, schedule="constant", warmup_epochs=1)) == [0.01, 0.1, 0.1]
 
 
+def test_one_cycle_goes_by_steps_and_the_others_by_epochs():
+    cycle = Recipe(epochs=5, schedule="one_cycle")
+    assert [cycle.rate(0, step, of=4) for step in (0, 2)] == [0.04, pytest.approx(0.52)]
+    assert [cycle.rate(epoch, 2, of=4) for epoch in (2, 4)] == [0.625, pytest.approx(0.125)]
+    assert cycle.rate(4, 4, of=4) == 0.0
+    for schedule in ("steps", "constant"):
+        other = Recipe(epochs=5, schedule=schedule, warmup_epochs=1)
+        for epoch in range(5):
+            assert other.rate(epoch, 3, of=4) == other.rate(epoch)
+
+
 @pytest.mark.parametrize("name", ["paper", "paper_imagenet", "fast"])
 def test_what_joined_later_is_not_written_at_its_default(name):
     """So the digests under which trainings are filed stay."""

@@ -18,7 +18,8 @@ from prunenas.ir.canonical import digest
 from prunenas.ir.ops import KernelSparsity
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import FAST, Engine
-from prunenas.training.loop import Hooks, train, train_seeds
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train, train_seeds
 from prunenas.training.protocols import train_descriptor
 from prunenas.training.recipe import Recipe, SparsePhase
 from tests.training.networks import linear, made, small
@@ -262,9 +263,6 @@ def test_what_diverges_never_takes_the_place_of_what_has_not(tmp_path):
     assert kept.name.startswith("state-1-5-")
 
 
-# Several seeds, and protocols.
-
-
 def test_every_seed_has_its_own_folder_and_finished_ones_come_back(few, tmp_path):
     graph = small(dropout=0.5)
     unbroken = train_seeds(graph, few, PLAIN, seeds=(5, 2))
@@ -314,9 +312,6 @@ def test_a_descriptor_goes_on_under_its_protocol(few, tmp_path):
     assert broken.protocol == "fine-tune"
 
 
-# Hooks.
-
-
 def test_hooks_that_may_remember_things_are_refused(few, tmp_path):
     hooks = Hooks(after_backward=lambda network: None)
     with pytest.raises(CheckpointError, match="hooks may remember"):
@@ -350,9 +345,6 @@ def test_hooks_that_remember_nothing_go_on_and_begin_once(few, tmp_path):
     assert all(torch.equal(unbroken[name], broken[name]) for name in unbroken)
     with pytest.raises(CheckpointError, match=r"hooks\.strength: the folder has 0\.01.*0\.1"):
         call(strength=0.1, checkpoints=Checkpoints(tmp_path))
-
-
-# On a GPU.
 
 
 @pytest.mark.gpu
@@ -397,8 +389,6 @@ def test_a_state_of_a_gpu_goes_on_on_a_cpu(few, tmp_path):
     found = train(build(masked(), seed=3), few, PLAIN, checkpoints=Checkpoints(tmp_path))
     assert found.execution.endswith("from epoch 2, batch 2, on")
 
-
-# Processes that are really killed.
 
 PLACES = {"in a step": 5, "in the tensors": 5, "before the record": 1, "in the record": 6}
 """Where one is killed, and at which step or state."""

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from prunenas.errors import RunFolderError, SpecError
-from prunenas.training.run_folder import claim, mend_journal
+from prunenas.training.run_folder import claim
 
 FACTS = {"seed": 0, "recipe": {"epochs": 3, "lr": 0.1}, "objectives": ["accuracy"]}
 
@@ -16,7 +16,7 @@ def contents(folder):
 def test_a_new_folder_is_marked_and_the_same_facts_go_on_in_it(tmp_path):
     out = tmp_path / "deep" / "run"
     for _ in range(2):
-        with claim(out, FACTS) as folder:
+        with claim(out, FACTS, work="search") as folder:
             assert folder == out
             assert (out / "lock").read_text() == str(os.getpid())
     assert json.loads((out / "run.json").read_text()) == FACTS
@@ -24,25 +24,25 @@ def test_a_new_folder_is_marked_and_the_same_facts_go_on_in_it(tmp_path):
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "run").mkdir()
-    with claim(tmp_path / "run", FACTS):
+    with claim(tmp_path / "run", FACTS, work="search"):
         pass
 
 
 def test_tuples_and_whole_floats_are_the_same_facts(tmp_path):
-    with claim(tmp_path, FACTS | {"lr": 1}):
+    with claim(tmp_path, FACTS | {"lr": 1}, work="search"):
         pass
-    with claim(tmp_path, FACTS | {"lr": 1.0, "objectives": ("accuracy",)}):
+    with claim(tmp_path, FACTS | {"lr": 1.0, "objectives": ("accuracy",)}, work="search"):
         pass
 
 
 def test_another_searchs_folder_is_refused_with_all_differences_and_stays_as_it_is(tmp_path):
-    with claim(tmp_path, FACTS):
+    with claim(tmp_path, FACTS, work="search"):
         pass
     before = contents(tmp_path)
     other = {"seed": 1, "recipe": {"epochs": 4, "lr": 0.1}, "objectives": ["accuracy"], "new": 2}
     with (
         pytest.raises(RunFolderError, match="belongs to another search") as caught,
-        claim(tmp_path, other),
+        claim(tmp_path, other, work="search"),
     ):
         pass
     lines = str(caught.value).splitlines()
@@ -56,7 +56,7 @@ def test_another_searchs_folder_is_refused_with_all_differences_and_stays_as_it_
 def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     before = contents(tmp_path)
-    with pytest.raises(RunFolderError, match="other things"), claim(tmp_path, FACTS):
+    with pytest.raises(RunFolderError, match="other things"), claim(tmp_path, FACTS, work="search"):
         pass
     assert contents(tmp_path) == before
 
@@ -64,47 +64,31 @@ def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path):
 def test_a_file_in_the_folders_place_is_refused_and_stays(tmp_path):
     path = tmp_path / "run"
     path.write_text("a file")
-    with pytest.raises(RunFolderError, match="other things"), claim(path, FACTS):
+    with pytest.raises(RunFolderError, match="other things"), claim(path, FACTS, work="search"):
         pass
     assert path.read_text() == "a file"
 
 
 def test_a_damaged_mark_is_refused_by_its_path(tmp_path):
     (tmp_path / "run.json").write_text('{"seed":')
-    with pytest.raises(SpecError, match=r"run\.json"), claim(tmp_path, FACTS):
+    with pytest.raises(SpecError, match=r"run\.json"), claim(tmp_path, FACTS, work="search"):
         pass
     assert (tmp_path / "run.json").read_text() == '{"seed":'
 
 
 def test_a_claim_ends_with_an_error_too(tmp_path):
-    with pytest.raises(ZeroDivisionError), claim(tmp_path, FACTS):
+    with pytest.raises(ZeroDivisionError), claim(tmp_path, FACTS, work="search"):
         raise ZeroDivisionError
-    with claim(tmp_path, FACTS):
+    with claim(tmp_path, FACTS, work="search"):
         pass
 
 
 def test_one_claim_excludes_another(tmp_path):
     with (
-        claim(tmp_path, FACTS),
+        claim(tmp_path, FACTS, work="search"),
         pytest.raises(RunFolderError, match="another process"),
-        claim(tmp_path, FACTS),
+        claim(tmp_path, FACTS, work="search"),
     ):
         pass
-    with claim(tmp_path, FACTS):
+    with claim(tmp_path, FACTS, work="search"):
         pass
-
-
-@pytest.mark.parametrize("cut", ["", '{"op', '{"op_code":1}'])
-def test_mending_keeps_whole_lines_and_drops_the_rest(tmp_path, cut):
-    journal = tmp_path / "study.journal"
-    whole = '{"a":1}\n{"b":2}\n'
-    journal.write_text(whole + cut)
-    (tmp_path / "study.journal.lock").symlink_to("study.journal")
-    mend_journal(journal)
-    assert journal.read_text() == whole
-    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
-
-
-def test_there_is_nothing_to_mend_before_the_first_write(tmp_path):
-    mend_journal(tmp_path / "study.journal")
-    assert [*tmp_path.iterdir()] == []

@@ -25,8 +25,9 @@ from prunenas.registry import Registry
 from prunenas.training.augment import normalise
 from prunenas.training.checkpoint import Checkpoints, weights_digest
 from prunenas.training.evaluate import Evaluation, evaluate
-from prunenas.training.follow import Stop
-from prunenas.training.loop import Hooks, OnEpoch, train
+from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.hooks import Hooks
+from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe
 
 LooksAt = Literal["graph", "initial", "trained", "own"]

@@ -28,8 +28,8 @@ from prunenas.ir.masks import kept_weights, sparsity_of
 from prunenas.ir.ops import Conv2d, ExactMask, KernelSparsity
 from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.engine import settle
-from prunenas.training.follow import Stop
-from prunenas.training.loop import OnEpoch, check_fit, train
+from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.loop import check_fit, train
 from prunenas.training.recipe import Recipe
 
 
