@@ -84,12 +84,12 @@ class SpaceError(InputError):
 class RunFolderError(InputError):
     """A folder is no run, or is another one's.
 
-    Raised by ``training.run_folder`` and ``report.run_state``.
+    Raised by ``training.keeping`` and ``report.run_state``.
     """
 
 
 class CheckpointError(InputError):
-    """A checkpoint is damaged or another training's; raised by ``training.checkpoint``."""
+    """A checkpoint is damaged or another training's; raised by ``training.keeping``."""
 
 
 class TraceError(InputError):
@@ -115,11 +115,11 @@ class StoppedError(RunError):
 
 
 class SavingError(RunError):
-    """A checkpoint cannot be written; raised by ``training.checkpoint``."""
+    """A checkpoint cannot be written; raised by ``training.keeping``."""
 
 
 class MemoryShortageError(RunError):
-    """More memory is needed than there is; raised by ``training.memory`` and ``build.measure``.
+    """More memory is needed than there is; raised by ``training.execution`` and ``build.measure``.
 
     ``parts`` says into how many parts each batch must be cut to fit; None where no cut was found
     that helps.
@@ -131,8 +131,8 @@ class MemoryShortageError(RunError):
 
 
 class ReadingError(RunError):
-    """A process that reads images has died or failed; raised by ``training.reading``."""
+    """A process that reads images has died or failed; raised by ``training.batches``."""
 
 
 class PeerError(RunError):
-    """Another process of one training failed first, and says why; by ``training.distributed``."""
+    """Another process of one training failed first, and says why; by ``training.execution``."""

@@ -30,7 +30,7 @@ from prunenas.data.base import ImageData
 from prunenas.ir.cost import macs, params
 from prunenas.training.loop import train_seeds
 from prunenas.training.own_process import cores
-from prunenas.training.workers import Job, Outcome, train_many
+from prunenas.training.workers.train_many import Job, Outcome, train_many
 
 CANDIDATES = (
     *[("vgg11", width) for width in (0.05, 0.1, 0.15, 0.2)],

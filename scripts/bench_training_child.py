@@ -18,7 +18,7 @@ from prunenas.build.initialise import build
 from prunenas.data.base import ImageData
 from prunenas.ir.cost import macs, params
 from prunenas.ir.graph import Graph
-from prunenas.training.engine import FAST, SLOW, Engine, settings, settle
+from prunenas.training.execution.engine import FAST, SLOW, Engine, settings, settle
 from prunenas.training.hooks import Hooks
 from prunenas.training.randomness import seeds_of
 from prunenas.training.recipe import Recipe

@@ -30,7 +30,7 @@ from prunenas.ir.canonical import digest
 from prunenas.ir.cost import params
 from prunenas.ir.graph import Graph
 from prunenas.search.objective import Objective
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.recipe import Recipe
 
 RESAMPLED = 2000

@@ -24,7 +24,7 @@ from prunenas.data.base import ImageData
 from prunenas.errors import DivergenceError
 from prunenas.ir.graph import Graph
 from prunenas.search.objective import Objective
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.recipe import Recipe
 
 RATES = (0.1, 0.2, 0.4, 0.8)

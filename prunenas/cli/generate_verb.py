@@ -106,7 +106,7 @@ def generate(
     from prunenas.cli.show import drawn, facts, print_facts
     from prunenas.cli.stopping import stopping
     from prunenas.generators.base import make_generator
-    from prunenas.training.checkpoint import Checkpoints
+    from prunenas.training.keeping.checkpoint import Checkpoints
 
     target = out or Path(f"{method}.json")
     refuse_existing(target)

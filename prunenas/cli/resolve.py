@@ -18,7 +18,7 @@ from prunenas.errors import InputError, MethodError, OutputExistsError
 from prunenas.families.base import FAMILIES, reference
 from prunenas.ir.canonical import decode, digest
 from prunenas.ir.graph import Graph
-from prunenas.training.budgets import Protocol, fine_tune, known_protocol
+from prunenas.training.protocols.budgets import Protocol, fine_tune, known_protocol
 from prunenas.training.recipe import Recipe
 
 

@@ -19,7 +19,7 @@ from prunenas.search.front import Front, FrontRow
 from prunenas.search.space_file import load_space
 from prunenas.search.strategies.base import STRATEGIES
 from prunenas.search.study import search
-from prunenas.training.tensorboard import Scalars
+from prunenas.training.keeping.tensorboard import Scalars
 
 
 def run_search(

@@ -25,15 +25,15 @@ from prunenas.cli.stopping import stopping
 from prunenas.cli.training_order import Order
 from prunenas.ir.canonical import digest_of, encode
 from prunenas.report.table import accuracy_text, best_text, costs_text
-from prunenas.training.budgets import StepSeconds
-from prunenas.training.checkpoint import Checkpoints, Keeper
 from prunenas.training.follow import EpochReport
-from prunenas.training.journal import Journal, Log, Logs, logged
-from prunenas.training.protocols import train_descriptor
+from prunenas.training.keeping.checkpoint import Checkpoints, Keeper
+from prunenas.training.keeping.journal import Journal, Log, Logs, logged
+from prunenas.training.keeping.run_folder import LOG, claim
+from prunenas.training.keeping.tensorboard import Scalars
+from prunenas.training.protocols.budgets import StepSeconds
+from prunenas.training.protocols.step_seconds import step_seconds
+from prunenas.training.protocols.train_descriptor import train_descriptor
 from prunenas.training.recipe import Recipe
-from prunenas.training.run_folder import LOG, claim
-from prunenas.training.step_seconds import step_seconds
-from prunenas.training.tensorboard import Scalars
 
 SPEC = "spec.json"
 """In the run folder of a finished training: what was trained, with its metrics."""

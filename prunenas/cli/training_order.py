@@ -14,10 +14,10 @@ from prunenas.cli.resolve import descriptor_of, reference_of
 from prunenas.data.base import ImageSet
 from prunenas.errors import InputError
 from prunenas.ir.canonical import digest, digest_of, encode
-from prunenas.training.budgets import Protocol, StepSeconds, protocol_recipe
-from prunenas.training.distributed import SOLO, Team
-from prunenas.training.engine import FAST, Engine
-from prunenas.training.protocols import prepared
+from prunenas.training.execution.distributed import SOLO, Team
+from prunenas.training.execution.engine import FAST, Engine
+from prunenas.training.protocols.budgets import Protocol, StepSeconds, protocol_recipe
+from prunenas.training.protocols.train_descriptor import prepared
 from prunenas.training.recipe import Recipe
 
 

@@ -173,8 +173,8 @@ def train(
     import prunenas as pn
     from prunenas.cli.run_training import Outputs, run_training, tell
     from prunenas.cli.training_order import Order, engine_of
-    from prunenas.training.distributed import joined, leader_first
-    from prunenas.training.engine import settle
+    from prunenas.training.execution.distributed import joined, leader_first
+    from prunenas.training.execution.engine import settle
 
     with joined(device_of(device)) as (team, place):
         if seeds < 1:

@@ -18,8 +18,8 @@ from prunenas.cli.resolve import plain_console, print_json
 from prunenas.errors import InputError
 from prunenas.ir.canonical import encode
 from prunenas.report.run_state import RunState, RunWatch
-from prunenas.training.journal import Entry
-from prunenas.training.run_folder import holder
+from prunenas.training.keeping.journal import Entry
+from prunenas.training.keeping.run_folder import holder
 
 _EVERY = 0.5
 """Seconds between two looks."""

@@ -26,11 +26,11 @@ from prunenas.generators.base.weights import (
     prunable,
 )
 from prunenas.ir.graph import Graph
-from prunenas.training.budgets import fine_tune
+from prunenas.training.batches.supply import batches_of
 from prunenas.training.holding import hold, set_to_zero
 from prunenas.training.hooks import Hooks, Moment
+from prunenas.training.protocols.budgets import fine_tune
 from prunenas.training.recipe import Recipe
-from prunenas.training.supply import batches_of
 
 Schedule = Literal["one_shot", "geometric", "polynomial"]
 

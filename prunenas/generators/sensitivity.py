@@ -20,7 +20,7 @@ from prunenas.ir.coupling import ChannelGroup, ChannelGroups, axis_width, channe
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph, Node
 from prunenas.ir.ops import Conv1d, Conv2d, Convolve, Linear, Select
-from prunenas.training.evaluate import evaluate
+from prunenas.training.execution.evaluate import evaluate
 
 Norm = Literal["l1", "l2"]
 

@@ -35,8 +35,8 @@ from prunenas.generators.base.responses import (
 )
 from prunenas.ir.coupling import ChannelGroup
 from prunenas.ir.draw import uniform
-from prunenas.training.budgets import fine_tune
 from prunenas.training.hooks import Hooks
+from prunenas.training.protocols.budgets import fine_tune
 
 _Grams = Mapping[str, tuple[Tensor, float]]
 """By layer: what channels contribute, multiplied pair by pair and summed over all samples

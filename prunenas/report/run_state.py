@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any, Literal, final
 
 from prunenas.errors import RunFolderError, SpecError
-from prunenas.training.journal import ENDS, Entry, Tail
-from prunenas.training.run_folder import LOG, MARK, holder
+from prunenas.training.keeping.journal import ENDS, Entry, Tail
+from prunenas.training.keeping.run_folder import LOG, MARK, holder
 
 Standing = Literal["running", "finished", "stopped", "diverged", "failed", "killed"]
 

@@ -9,8 +9,8 @@ from prunenas.arch.metrics import Metrics
 from prunenas.ir.canonical import encode
 from prunenas.search.front import Front
 from prunenas.search.worker import Event, OnEvent
-from prunenas.training.journal import Journal, Log, Logs, logged
-from prunenas.training.run_folder import LOG, claim
+from prunenas.training.keeping.journal import Journal, Log, Logs, logged
+from prunenas.training.keeping.run_folder import LOG, claim
 
 
 @final

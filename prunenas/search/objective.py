@@ -23,9 +23,9 @@ from prunenas.ir.canonical import (
     upgrade,
 )
 from prunenas.ir.graph import Graph
-from prunenas.training.checkpoint import Checkpoints
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.loop import train_seeds
 from prunenas.training.recipe import Recipe
 

@@ -33,9 +33,9 @@ from prunenas.search.worker import (
     found_candidates,
     run_trials,
 )
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.follow import Stop
-from prunenas.training.journal import Log, mend
+from prunenas.training.keeping.journal import Log, mend
 from prunenas.training.loop import check_fit
 from prunenas.training.recipe import Recipe
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, final
 
 from prunenas.errors import MemoryShortageError, StoppedError
-from prunenas.training.checkpoint import Keeper
-from prunenas.training.memory import release
+from prunenas.training.execution.memory import release
+from prunenas.training.keeping.checkpoint import Keeper
+from prunenas.training.keeping.state import State
 from prunenas.training.run import Run
-from prunenas.training.state import State
 
 
 @final

@@ -15,13 +15,13 @@ from prunenas.errors import DataError, DivergenceError, InputError, RecipeError
 from prunenas.ir.canonical import digest
 from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
-from prunenas.training.checkpoint import Checkpoints, Keeper, facts_of
-from prunenas.training.distributed import Team, current_team, loss_told
-from prunenas.training.engine import FAST, Engine, settings, settle
-from prunenas.training.evaluate import Evaluation
+from prunenas.training.execution.distributed import Team, current_team, loss_told
+from prunenas.training.execution.engine import FAST, Engine, settings, settle
+from prunenas.training.execution.evaluate import Evaluation
+from prunenas.training.execution.memory import is_shortage, shortage
 from prunenas.training.follow import Attendants, OnEpoch, Stop, carried_out
 from prunenas.training.hooks import Hooks
-from prunenas.training.memory import is_shortage, shortage
+from prunenas.training.keeping.checkpoint import Checkpoints, Keeper, facts_of
 from prunenas.training.randomness import seeded, seeds_of
 from prunenas.training.recipe import Recipe
 from prunenas.training.run import Run
@@ -46,7 +46,7 @@ def train(
     """Train ``network`` in place and return what it reaches.
 
     Where torch's process group joins several processes, all of them call this and train one network
-    together (``training.distributed``); the first one keeps the states and is told of epochs.
+    together (``training.execution``); the first one keeps the states and is told of epochs.
 
     Args:
         network: On the device where it is to be trained; the images are brought there.

@@ -14,17 +14,17 @@ from prunenas.build.network import Network
 from prunenas.data.base import ImageSet, PartName
 from prunenas.errors import DivergenceError, MemoryShortageError
 from prunenas.ir.canonical import digest
-from prunenas.training.batches import Draw
-from prunenas.training.distributed import SOLO, Team, parallel
-from prunenas.training.engine import Engine, memory_format
-from prunenas.training.evaluate import Evaluation, Evaluator
+from prunenas.training.batches.base import Draw
+from prunenas.training.batches.supply import batches_of
+from prunenas.training.execution.distributed import SOLO, Team, parallel
+from prunenas.training.execution.engine import Engine, memory_format
+from prunenas.training.execution.evaluate import Evaluation, Evaluator
+from prunenas.training.execution.memory import Probe, is_shortage, release, shortage
+from prunenas.training.execution.steps import CapturedSteps, EagerSteps, Steps, optimizer_of
 from prunenas.training.hooks import Hooks, Moment
-from prunenas.training.memory import Probe, is_shortage, release, shortage
+from prunenas.training.keeping.state import Progress, State, Stretch, misfits, named, of_kind
 from prunenas.training.recipe import Recipe
 from prunenas.training.sparse_phase import SparseTraining
-from prunenas.training.state import Progress, State, Stretch, misfits, named, of_kind
-from prunenas.training.steps import CapturedSteps, EagerSteps, Steps, optimizer_of
-from prunenas.training.supply import batches_of
 
 _CHECK_EVERY = 50
 """Steps between two looks at the losses, on a CPU. On CUDA a look waits for the device, so there

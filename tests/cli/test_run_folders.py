@@ -13,8 +13,8 @@ import pytest
 
 from prunenas.arch.spec import load
 from prunenas.cli.progress import Display, worth_a_line
-from prunenas.training.journal import Journal, Tail
-from prunenas.training.run_folder import claim
+from prunenas.training.keeping.journal import Journal, Tail
+from prunenas.training.keeping.run_folder import claim
 from tests.cli.conftest import DATA
 
 ROOT = Path(__file__).parents[2]

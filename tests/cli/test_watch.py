@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from prunenas.training.journal import Journal
-from prunenas.training.run_folder import claim
+from prunenas.training.keeping.journal import Journal
+from prunenas.training.keeping.run_folder import claim
 from tests.cli.conftest import DATA
 from tests.cli.test_stopping import wait_for
 

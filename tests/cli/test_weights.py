@@ -14,7 +14,7 @@ from prunenas.generators.base import GENERATORS
 from prunenas.generators.base.method import Proposal
 from prunenas.ir.canonical import digest, encode
 from prunenas.ir.ops import ExactMask
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.recipe import RECIPES, Recipe
 from tests.cli.conftest import DATA, QUICK
 

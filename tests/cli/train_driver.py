@@ -8,7 +8,7 @@ import signal
 import sys
 
 from prunenas.cli import main
-from prunenas.training.journal import Journal
+from prunenas.training.keeping.journal import Journal
 
 
 def deadly(write, kill_after):

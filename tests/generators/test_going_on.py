@@ -8,7 +8,7 @@ from prunenas.data.shapes import shapes
 from prunenas.errors import StoppedError
 from prunenas.families.base import reference
 from prunenas.generators.base import GENERATORS, generate, make_generator
-from prunenas.training.checkpoint import Checkpoints
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.recipe import named_recipe
 
 RECIPE = named_recipe("fast", epochs=2, batch=27, lr=0.05, precision="fp32")

@@ -17,7 +17,7 @@ from prunenas.generators.regression import lasso_scores
 from prunenas.ir.coupling import couple
 from prunenas.ir.ops import Conv2d, Flatten, KernelSparsity
 from prunenas.ir.writer import GraphWriter
-from prunenas.training.augment import normalise
+from prunenas.training.batches.augment import normalise
 from tests.generators.networks import GRAPHS, attending, random_images, silenced, trained
 from tests.graphs import graphs
 

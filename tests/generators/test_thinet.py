@@ -19,7 +19,7 @@ from prunenas.ir.coupling import couple
 from prunenas.ir.draw import uniform
 from prunenas.ir.ops import Conv2d
 from prunenas.ir.writer import GraphWriter
-from prunenas.training.augment import normalise
+from prunenas.training.batches.augment import normalise
 from prunenas.training.recipe import Recipe
 from tests.generators.networks import GRAPHS, attending, random_images, silenced, trained
 from tests.graphs import graphs

@@ -14,7 +14,7 @@ from prunenas.data.shapes import shapes
 from prunenas.families.base import reference
 from prunenas.generators.base import GENERATORS, generate, make_generator
 from prunenas.ir.canonical import encode
-from prunenas.training import engine
+from prunenas.training.execution import engine
 from prunenas.training.loop import train
 from prunenas.training.recipe import named_recipe
 

@@ -16,7 +16,7 @@ from prunenas.errors import DescriptorError, KeepError, MethodError
 from prunenas.generators.base import GENERATORS, Generator, Proposal, Subject, generate, prune
 from prunenas.ir.canonical import digest
 from prunenas.ir.coupling import couple
-from prunenas.training.evaluate import evaluate
+from prunenas.training.execution.evaluate import evaluate
 from prunenas.training.hooks import Hooks
 from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe

@@ -7,8 +7,8 @@ import pytest
 
 from prunenas.errors import RunFolderError, SpecError
 from prunenas.report.run_state import RunWatch
-from prunenas.training.journal import Tail
-from prunenas.training.run_folder import claim, holder
+from prunenas.training.keeping.journal import Tail
+from prunenas.training.keeping.run_folder import claim, holder
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,8 +15,8 @@ from prunenas.ir.canonical import digest, digest_of
 from prunenas.ir.cost import effective_macs, is_sparse, macs, nonzero_params, params
 from prunenas.ir.graph import Graph
 from prunenas.search.space import SearchSpace
-from prunenas.training.checkpoint import Checkpoints
 from prunenas.training.follow import EpochReport
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch=8)

@@ -5,7 +5,7 @@ import pytest
 from prunenas.errors import RunError, StoppedError
 from prunenas.ir.canonical import encode
 from prunenas.search.study import search
-from prunenas.training.journal import Tail
+from prunenas.training.keeping.journal import Tail
 from tests.search.fakes import RECIPE, space, tiny_data
 
 

@@ -6,7 +6,7 @@ import torch
 from prunenas.errors import DivergenceError, SpecError
 from prunenas.ir.canonical import digest
 from prunenas.search.objective import Objective
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from tests.search.fakes import RECIPE, target, tiny_data
 
 GRAPH = target(0.5)

@@ -8,7 +8,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from prunenas.errors import RunFolderError
 from prunenas.search.study import mend_journal, search
-from prunenas.training.run_folder import claim
+from prunenas.training.keeping.run_folder import claim
 from tests.search.fakes import RECIPE, FakeTraining, profile, space, tiny_data
 
 TRIALS = 11

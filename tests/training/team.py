@@ -16,10 +16,10 @@ from prunenas.build.initialise import build
 from prunenas.cli import main
 from prunenas.errors import DataError, RunError
 from prunenas.ir.ops import KernelSparsity
-from prunenas.training.checkpoint import Checkpoints
-from prunenas.training.distributed import Team, current_team, joined
-from prunenas.training.engine import FAST, Engine
+from prunenas.training.execution.distributed import Team, current_team, joined
+from prunenas.training.execution.engine import FAST, Engine
 from prunenas.training.hooks import Hooks
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe, SparsePhase
 from tests.training.networks import linear, made, small

@@ -21,7 +21,7 @@ from prunenas.build.initialise import build
 from prunenas.data.base import dataset
 from prunenas.families.base import reference
 from prunenas.ir.ops import KernelSparsity
-from prunenas.training.engine import FAST, SLOW, Engine, settings
+from prunenas.training.execution.engine import FAST, SLOW, Engine, settings
 from prunenas.training.hooks import Hooks
 from prunenas.training.loop import train, train_seeds
 from prunenas.training.randomness import seeded, seeds_of

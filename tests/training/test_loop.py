@@ -15,7 +15,7 @@ from prunenas.errors import DataError, DivergenceError, InputError
 from prunenas.families.base import reference
 from prunenas.ir.cost import macs, params
 from prunenas.ir.ops import KernelSparsity
-from prunenas.training.augment import normalise
+from prunenas.training.batches.augment import normalise
 from prunenas.training.hooks import Hooks
 from prunenas.training.loop import train, train_seeds
 from prunenas.training.recipe import Recipe

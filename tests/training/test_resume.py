@@ -16,11 +16,11 @@ from prunenas.data.shapes import shapes
 from prunenas.errors import CheckpointError, DivergenceError, StoppedError
 from prunenas.ir.canonical import digest
 from prunenas.ir.ops import KernelSparsity
-from prunenas.training.checkpoint import Checkpoints
-from prunenas.training.engine import FAST, Engine
+from prunenas.training.execution.engine import FAST, Engine
 from prunenas.training.hooks import Hooks
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.loop import train, train_seeds
-from prunenas.training.protocols import train_descriptor
+from prunenas.training.protocols.train_descriptor import train_descriptor
 from prunenas.training.recipe import Recipe, SparsePhase
 from tests.training.networks import linear, made, small
 
@@ -397,8 +397,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from prunenas.training import checkpoint
-from prunenas.training.checkpoint import Checkpoints
+from prunenas.training.keeping import checkpoint
+from prunenas.training.keeping.checkpoint import Checkpoints
 from tests.training.test_resume import PLACES, PLAIN, Training, shapes
 
 torch.set_num_threads(1)

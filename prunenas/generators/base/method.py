@@ -22,11 +22,11 @@ from prunenas.ir.coupling import ChannelGroups
 from prunenas.ir.draw import subset
 from prunenas.ir.graph import Graph
 from prunenas.registry import Registry
-from prunenas.training.augment import normalise
-from prunenas.training.checkpoint import Checkpoints, weights_digest
-from prunenas.training.evaluate import Evaluation, evaluate
+from prunenas.training.batches.augment import normalise
+from prunenas.training.execution.evaluate import Evaluation, evaluate
 from prunenas.training.follow import OnEpoch, Stop
 from prunenas.training.hooks import Hooks
+from prunenas.training.keeping.checkpoint import Checkpoints, weights_digest
 from prunenas.training.loop import train
 from prunenas.training.recipe import Recipe
 

@@ -26,9 +26,9 @@ from prunenas.ir.coupling import ChannelGroups, couple
 from prunenas.ir.graph import Graph
 from prunenas.ir.masks import kept_weights, sparsity_of
 from prunenas.ir.ops import Conv2d, ExactMask, KernelSparsity
-from prunenas.training.checkpoint import Checkpoints
-from prunenas.training.engine import settle
+from prunenas.training.execution.engine import settle
 from prunenas.training.follow import OnEpoch, Stop
+from prunenas.training.keeping.checkpoint import Checkpoints
 from prunenas.training.loop import check_fit, train
 from prunenas.training.recipe import Recipe
 

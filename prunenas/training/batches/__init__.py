@@ -1,0 +1,1 @@
+"""What a training is fed with: images, how they are augmented, and who reads them."""

@@ -1,0 +1,1 @@
+"""The ways to train what pruning found, and their budgets."""

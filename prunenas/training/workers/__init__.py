@@ -1,0 +1,1 @@
+"""Many small trainings at once, each in a process of its own."""
