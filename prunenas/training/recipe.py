@@ -68,8 +68,9 @@ class Recipe:
         label_smoothing: Share of the target spread over all classes.
         augment: Random crops and flips, where the data set allows them.
         precision: ``bf16`` runs convolutions and products in bfloat16, ``fp32`` all in single
-            precision. ``auto`` is ``bf16`` where the device computes in it, else ``fp32``: see
-            ``training.execution.engine.settle``, which decides before anything is filed.
+            precision (on CUDA, convolutions in TF32 where torch's own switch allows it). ``auto``
+            is ``bf16`` where the device computes in it, else ``fp32``: ``settle`` in
+            ``training.execution`` decides before anything is filed.
         decay_factor: What ``steps`` multiplies the learning rate by at each milestone.
         warmup_epochs: First epochs, at ``warmup_factor`` times the learning rate. Their number
             does not stretch with the epochs; ``one_cycle`` has a warm-up of its own.

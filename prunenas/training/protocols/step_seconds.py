@@ -69,7 +69,7 @@ def step_seconds(
     """
     device = torch.device(device)
     recipe = settle(recipe, device)
-    facts = [digest(reference), digest(candidate), encode(recipe), encode(engine), str(device)]
+    facts = [digest(reference), digest(candidate), encode(recipe), encode(engine), device.type]
     file = None if folder is None else folder / f"step-seconds-{digest_of(facts)[:8]}.json"
     if file is not None and file.exists():
         kept = upgrade(parse(read_text(file), str(file)), str(file))
