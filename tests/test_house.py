@@ -3,6 +3,8 @@
 import ast
 import importlib
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -146,3 +148,11 @@ def test_nothing_but_the_command_line_prints(path: Path) -> None:
 def test_no_error_is_caught_without_being_named(path: Path) -> None:
     handlers = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ExceptHandler)]
     assert all(handler.type is not None for handler in handlers)
+
+
+def test_the_verbs_are_known_without_torch():
+    """Most of the time that a command takes to start would be torch's."""
+    verbs = [f"prunenas.cli.{path.stem}" for path in (ROOT / "cli").glob("*verb*.py")]
+    assert len(verbs) > 5
+    code = f"import sys, {', '.join(verbs)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
