@@ -9,9 +9,9 @@ import platformdirs
 import torch
 
 from prunenas.data.base.fetch import download_files, open_torchvision
-from prunenas.data.base.image_data import ImageData, Part, PartName, usable_device
+from prunenas.data.base.image_data import ImageData, Part, usable_device
 from prunenas.data.base.image_file import SUFFIXES, augmented, image_size, plain, rgb
-from prunenas.data.base.image_set import ImagePart, ImageSet
+from prunenas.data.base.image_set import ImagePart, ImageSet, PartName
 from prunenas.data.base.own import (
     channel_statistics,
     hold_out,

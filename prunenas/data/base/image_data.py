@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, final, get_args
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunenas.data.base.image_set import PartName, named_part
 from prunenas.data.base.splits import draw
 from prunenas.errors import DataError
-
-PartName = Literal["fit", "validation", "train", "test"]
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels", "validation")
 
@@ -132,13 +131,14 @@ class ImageData:
         Raises:
             DataError: There is no such part, or no image in it.
         """
-        if name not in get_args(PartName):
-            raise DataError(f"no part {name!r}; parts: {', '.join(get_args(PartName))}")
-        if name not in self._parts:
-            self._parts[name] = self._gather(name)
-        if not len(self._parts[name]):
-            raise DataError(f"data set {self.name!r} has no image in its part {name!r}")
-        return self._parts[name]
+        return named_part(
+            name,
+            self._parts,
+            train=Part(self.train_images, self.train_labels),
+            test=Part(self.test_images, self.test_labels),
+            validation=self.validation,
+            of=self.name,
+        )
 
     def to(self, device: str | torch.device) -> "ImageData":
         """Return the same data set on ``device``.
@@ -189,17 +189,6 @@ class ImageData:
             validation=torch.from_numpy(np.searchsorted(kept, kept_held)).to(self.device),
             notes=(*self.notes, f"stratified subset of {self.name}, {seed=}"),
         )
-
-    def _gather(self, name: PartName) -> Part:
-        if name == "test":
-            return Part(self.test_images, self.test_labels)
-        if name == "train" or (name == "fit" and not len(self.validation)):
-            return Part(self.train_images, self.train_labels)
-        chosen = torch.zeros(len(self.train_labels), dtype=torch.bool, device=self.device)
-        chosen[self.validation] = True
-        if name == "fit":
-            chosen = ~chosen
-        return Part(self.train_images[chosen], self.train_labels[chosen])
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -1,11 +1,13 @@
 """What training and the methods read of a data set, be it resident or streamed."""
 
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
-from prunenas.data.base.image_data import PartName
+from prunenas.errors import DataError
+
+PartName = Literal["fit", "validation", "train", "test"]
 
 
 class ImagePart(Protocol):
@@ -84,3 +86,41 @@ class ImageSet(Protocol):
     def to(self, device: str | torch.device) -> Self:
         """Return the same data set for ``device``."""
         ...
+
+
+P = TypeVar("P", bound=ImagePart)
+
+
+def named_part(
+    name: PartName, known: dict[str, P], *, train: P, test: P, validation: Tensor, of: str
+) -> P:
+    """Return one part of a data set; asked for again, the same.
+
+    Args:
+        name: ``"train"`` is the whole training set, ``"fit"`` is it less ``"validation"``.
+        known: The parts that were asked for, to be added to.
+        train: The whole training set.
+        test: The test set.
+        validation: Places of the validation part in the training set.
+        of: The data set's name.
+
+    Raises:
+        DataError: There is no such part, or no image in it.
+    """
+    if name not in get_args(PartName):
+        raise DataError(f"no part {name!r}; parts: {', '.join(get_args(PartName))}")
+    if name not in known:
+        known[name] = _gathered(name, train, test, validation)
+    if not len(known[name]):
+        raise DataError(f"data set {of!r} has no image in its part {name!r}")
+    return known[name]
+
+
+def _gathered(name: PartName, train: P, test: P, validation: Tensor) -> P:
+    if name == "test":
+        return test
+    if name == "train" or (name == "fit" and not len(validation)):
+        return train
+    chosen = torch.zeros(len(train), dtype=torch.bool, device=validation.device)
+    chosen[validation] = True
+    return train.chosen((chosen if name == "validation" else ~chosen).nonzero()[:, 0])

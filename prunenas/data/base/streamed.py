@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import final, get_args
+from typing import final
 
 import torch
 from torch import Tensor
 
-from prunenas.data.base.image_data import PartName, usable_device
+from prunenas.data.base.image_data import usable_device
 from prunenas.data.base.image_file import plain
+from prunenas.data.base.image_set import PartName, named_part
 from prunenas.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -146,13 +147,14 @@ class StreamedData:
         Raises:
             DataError: There is no such part, or no image in it.
         """
-        if name not in get_args(PartName):
-            raise DataError(f"no part {name!r}; parts: {', '.join(get_args(PartName))}")
-        if name not in self._parts:
-            self._parts[name] = self._gather(name)
-        if not len(self._parts[name]):
-            raise DataError(f"data set {self.name!r} has no image in its part {name!r}")
-        return self._parts[name]
+        return named_part(
+            name,
+            self._parts,
+            train=self.train,
+            test=self.test,
+            validation=self.validation,
+            of=self.name,
+        )
 
     def to(self, device: str | torch.device) -> "StreamedData":
         """Return the same data set, whose images are brought to ``device``.
@@ -165,15 +167,6 @@ class StreamedData:
             return self
         train, test = (replace(p, labels=p.labels.to(target)) for p in (self.train, self.test))
         return replace(self, train=train, test=test)
-
-    def _gather(self, name: PartName) -> StreamedPart:
-        if name == "test":
-            return self.test
-        if name == "train" or (name == "fit" and not len(self.validation)):
-            return self.train
-        chosen = torch.zeros(len(self.train), dtype=torch.bool)
-        chosen[self.validation] = True
-        return self.train.chosen((chosen if name == "validation" else ~chosen).nonzero()[:, 0])
 
 
 def plain_tensor(file: Path, side: int) -> Tensor:
