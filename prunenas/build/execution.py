@@ -23,6 +23,13 @@ def computes_bf16(device: torch.device) -> bool:
     return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def decided_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """Return what ``precision`` comes to: ``auto`` is ``bf16`` where ``device`` computes in it."""
+    if precision == "auto":
+        return "bf16" if computes_bf16(device) else "fp32"
+    return "bf16" if precision == "bf16" else "fp32"
+
+
 def natural_layout(graph: Graph, precision: str, device: torch.device) -> Layout:
     """Return the order of tensors in memory that suits a network.
 

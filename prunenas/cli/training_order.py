@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -9,6 +10,7 @@ import torch
 
 from prunenas.arch.spec import ArchSpec
 from prunenas.build.execution import Layout
+from prunenas.build.network import Network
 from prunenas.build.weights import load_weights
 from prunenas.cli.resolve import descriptor_of, reference_of
 from prunenas.data.base import ImageSet
@@ -106,14 +108,18 @@ class Order:
         # Nothing is measured yet, and the other numbers can be refused without.
         (replace(self, cost="macs") if self.cost == "seconds" else self).chosen(None)
 
+    @cached_property
+    def _network(self) -> Network | None:
+        """The network of the weights to begin with: read once, and not changed."""
+        if self.weights is None:
+            return None
+        return load_weights(reference_of(self.spec), self.weights)
+
     def beginning(self) -> dict[str, Any]:
         """Return what ``prepared`` and ``train_descriptor`` are told alike."""
-        network = None
-        if self.weights is not None:
-            network = load_weights(reference_of(self.spec), self.weights)
         return {
             "protocol": self.protocol,
-            "network": network,
+            "network": self._network,
             "initial_seed": self.initial_seed,
             "fine_tuning": self.recipe if self.protocol == "fine-tune" else None,
             "cost": self.cost,

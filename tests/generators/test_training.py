@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from prunenas.arch.descriptor import apply
+from prunenas.build import execution
 from prunenas.build.initialise import build
 from prunenas.data.base import ImageData
 from prunenas.data.shapes import shapes
 from prunenas.families.base import reference
 from prunenas.generators.base import GENERATORS, generate, make_generator
 from prunenas.ir.canonical import encode
-from prunenas.training.execution import engine
 from prunenas.training.loop import train
 from prunenas.training.recipe import named_recipe
 
@@ -88,7 +88,7 @@ def test_it_tells_what_it_was_trained_with_and_reports_every_epoch(method, graph
 
 @pytest.mark.parametrize(("bf16", "precision"), [(False, "fp32"), (True, "bf16")])
 def test_it_tells_the_precision_that_the_device_decided(graph, data, monkeypatch, bf16, precision):
-    monkeypatch.setattr(engine, "computes_bf16", lambda device: bf16)
+    monkeypatch.setattr(execution, "computes_bf16", lambda device: bf16)
     recipe = replace(RECIPE, epochs=1, precision="auto")
     found = generate("magnitude", graph, data, keep=0.5, recipe=recipe)
     assert found.origin.options["recipe"] == encode(replace(recipe, precision=precision))

@@ -5,14 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
-from prunenas.build.execution import Layout, computes_bf16, device_name, known_device
+from prunenas.build.execution import Layout, decided_precision, device_name, known_device
 from prunenas.build.measure.energy import meter_of
 from prunenas.build.measure.onnx_runtime import why_not
 from prunenas.build.measure.subject import Found, Subject, measure_batch, subject_of
 from prunenas.build.measure.values import (
     BatchMeasurement,
     Conditions,
-    Decided,
     Latency,
     Measurement,
     Precision,
@@ -90,7 +89,7 @@ def measure_together(
     """
     device = known_device(under.device)
     with _held(device, under.threads):
-        precision: Decided = "bf16" if _is_bf16(under, device) else "fp32"
+        precision = decided_precision(under.precision, device)
         try:
             subjects = [subject_of(what, under.layout, precision, device) for what in every]
             found = [measure_batch(subjects, batch, under) for batch in under.batches]
@@ -103,12 +102,6 @@ def measure_together(
             _measurement(subject, under, [batch[place] for batch in found])
             for place, subject in enumerate(subjects)
         )
-
-
-def _is_bf16(under: Conditions, device: torch.device) -> bool:
-    if under.precision == "auto":
-        return computes_bf16(device)
-    return under.precision == "bf16"
 
 
 def _measurement(subject: Subject, under: Conditions, found: Sequence[Found]) -> Measurement:

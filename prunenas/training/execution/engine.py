@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final, get_args
 
 import torch
 
-from prunenas.build.execution import Layout, computes_bf16, computing_in, natural_layout
+from prunenas.build.execution import Layout, computing_in, decided_precision, natural_layout
 from prunenas.errors import RecipeError
 from prunenas.ir.graph import Graph
 from prunenas.training.execution.heap import keep_freed
@@ -71,9 +71,8 @@ def settle(recipe: Recipe, device: torch.device | str) -> Recipe:
 
     ``auto`` becomes ``bf16`` where ``device`` computes in bfloat16 itself, else ``fp32``.
     """
-    if recipe.precision != "auto":
-        return recipe
-    return replace(recipe, precision="bf16" if computes_bf16(torch.device(device)) else "fp32")
+    decided = decided_precision(recipe.precision, torch.device(device))
+    return recipe if decided == recipe.precision else replace(recipe, precision=decided)
 
 
 def memory_format(engine: Engine, graph: Graph, recipe: Recipe, device: torch.device) -> Layout:

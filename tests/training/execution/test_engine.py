@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from prunenas.build import execution
 from prunenas.build.execution import natural_layout
 from prunenas.errors import RecipeError
 from prunenas.families.base import reference
@@ -69,7 +70,7 @@ def test_all_that_cannot_be_carried_out_is_told_at_once():
 
 @pytest.mark.parametrize(("computes", "settled"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_what_the_processor_computes_in(monkeypatch, computes, settled):
-    monkeypatch.setattr(engines, "computes_bf16", lambda device: computes)
+    monkeypatch.setattr(execution, "computes_bf16", lambda device: computes)
     assert settle(Recipe(precision="auto"), "cpu").precision == settled
     assert settle(Recipe(precision="fp32"), "cpu").precision == "fp32"
     assert settle(Recipe(precision="bf16"), "cpu").precision == "bf16"
